@@ -1,0 +1,70 @@
+"""Take full-resolution patches at given places."""
+
+import keras
+
+from attention_sampling.checks import check_images, check_pair, common_batch
+from attention_sampling.windows import extract_patches
+
+
+@keras.saving.register_keras_serializable(package="attention_sampling")
+class ExtractPatches(keras.layers.Layer):
+    """Take windows of one size out of full-resolution images.
+
+    Use it with origins of your own, or through ``SamplePatches``, which draws the
+    places from an attention map. Pixels outside the image are zero. The images keep
+    their dtype: uint8 images stay uint8.
+
+    Args:
+        patch_size: height and width of the windows in pixels, one int or two.
+
+    Input shape:
+        ``[x_high, origins]``: images (batch, height, width, channels) of any float
+        dtype, uint8 or uint16, and int32 origins (batch, n_patches, 2), row and column
+        of each window's top-left pixel, which may lie outside the image.
+
+    Output shape:
+        (batch, n_patches, patch_height, patch_width, channels), dtype of ``x_high``.
+
+    Raises:
+        ValueError: a patch size that is not positive; inputs of other ranks or of
+            different batch; channels-first images.
+
+    Example:
+
+    >>> images = keras.ops.ones((1, 100, 100, 3), dtype="uint8")
+    >>> origins = keras.ops.array([[[-5, 0], [90, 90]]])
+    >>> patches = ExtractPatches(20)([images, origins])
+    >>> tuple(patches.shape), keras.backend.standardize_dtype(patches.dtype)
+    ((1, 2, 20, 20, 3), 'uint8')
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 3.3, P(x, i).
+    """
+
+    def __init__(self, patch_size, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.patch_size = check_pair("patch_size", patch_size)
+
+    def call(self, inputs):
+        x_high, origins = inputs
+        self.compute_output_shape([x_high.shape, origins.shape])
+        return extract_patches(x_high, origins, self.patch_size)
+
+    def compute_output_spec(self, inputs):
+        x_high, origins = inputs
+        shape = self.compute_output_shape([x_high.shape, origins.shape])
+        return keras.KerasTensor(shape, dtype=x_high.dtype)
+
+    def compute_output_shape(self, input_shape):
+        x_high, origins = map(tuple, input_shape)
+        check_images("x_high", x_high)
+        if len(origins) != 3 or origins[2] != 2:
+            raise ValueError(
+                "`origins` must have shape (batch, n_patches, 2), the row and column of "
+                f"each window. Received: origins.shape={origins}"
+            )
+        batch = common_batch(x_high=x_high, origins=origins)
+        return (batch, origins[1], *self.patch_size, x_high[3])
+
+    def get_config(self):
+        return {**super().get_config(), "patch_size": self.patch_size}

@@ -1,0 +1,125 @@
+"""Attention sampling as one callable: the usual way in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from attention_sampling.layers import ActivityRegularizer, Expectation, SamplePatches
+
+
+def attention_sampling(
+    attention: Callable[[Any], Any],
+    feature: Callable[[Any], Any],
+    patch_size: int | tuple[int, int] | None = None,
+    n_patches: int = 10,
+    replace: bool = False,
+    attention_regularizer: Callable[[Any], Any] | None = None,
+    receptive_field: int = 0,
+    seed: int | None = None,
+) -> Callable[[Any], list[Any]]:
+    """Stack attention network, sampling, feature network and expectation.
+
+    Args:
+        attention: layer, model or callable from views to attention maps (batch, rows,
+            columns) that sum to 1; end it in ``SampleSoftmax(squeeze_channels=True)``.
+        feature: layer, model or callable from patches (any batch, patch_height,
+            patch_width, channels) to features (any batch, dim). Features of equal norm
+            (``keras.layers.UnitNormalization``) make the attention the sampling
+            distribution of least variance. Integer pixels reach it as floats of the
+            same values, 0 to 255 for uint8: begin with a ``Rescaling`` layer there.
+        patch_size: height and width of the patches in full-resolution pixels, one int
+            or two; None takes it from the input of the ``feature`` model.
+        n_patches: patches to draw for each sample.
+        replace: draw with replacement.
+        attention_regularizer: loss on the attention map, such as
+            ``MultinomialEntropy(0.01)``.
+        receptive_field: pixels of the view a cell of the attention map sees before any
+            pooling, if the attention network has no padding.
+        seed: int for the random numbers of the draws, None for a random one.
+
+    Returns:
+        Callable from ``[x_low, x_high]``, views (batch, low_height, low_width, channels)
+        and images (batch, height, width, channels), to ``[features, attention,
+        patches]``: the estimated feature (batch, dim), the attention map (batch, rows,
+        columns), and the patches (batch, n_patches, patch_height, patch_width,
+        channels) in the dtype of ``x_high``. The attention at the drawn cells and where
+        the patches lie are the other outputs of the model's ``SamplePatches`` layer.
+
+    Raises:
+        ValueError: ``patch_size`` is None and ``feature`` has no fixed input size;
+            arguments or shapes that ``SamplePatches`` or ``Expectation`` refuse.
+
+    Example:
+
+    >>> attention = keras.Sequential([
+    ...     keras.layers.Conv2D(1, 3, padding="same"),
+    ...     SampleSoftmax(squeeze_channels=True),
+    ... ])
+    >>> feature = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     keras.layers.Conv2D(8, 3, activation="relu"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.UnitNormalization(),
+    ... ])
+    >>> x_low = keras.Input((50, 50, 3))
+    >>> x_high = keras.Input((500, 500, 3))
+    >>> sample = attention_sampling(attention, feature, n_patches=5)
+    >>> features, attention_map, patches = sample([x_low, x_high])
+    >>> features.shape, attention_map.shape, patches.shape
+    ((None, 8), (None, 50, 50), (None, 5, 32, 32, 3))
+
+    Reference:
+        Katharopoulos and Fleuret 2019, eq. 19-20.
+    """
+    if patch_size is None:
+        patch_size = _input_size(feature)
+    sample_patches = SamplePatches(
+        n_patches,
+        patch_size,
+        receptive_field=receptive_field,
+        replace=replace,
+        seed=seed,
+        return_origins=True,
+    )
+    expectation = Expectation(replace=replace)
+    regularize = (
+        None
+        if attention_regularizer is None
+        else ActivityRegularizer(attention_regularizer)
+    )
+
+    def apply(inputs: Any) -> list[Any]:
+        x_low, x_high = inputs
+        attention_map = attention(x_low)
+        if regularize is not None:
+            attention_map = regularize(attention_map)
+        patches, sampled_attention, _ = sample_patches([x_low, x_high, attention_map])
+        features = _features_of_patches(feature, patches)
+        return [expectation([features, sampled_attention]), attention_map, patches]
+
+    return apply
+
+
+def _input_size(feature: Any) -> tuple[int, int]:
+    """Return the height and width a feature model was built for."""
+    shape = getattr(feature, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:3]:
+        raise ValueError(
+            "`patch_size=None` takes the patch size from the input of the feature model, "
+            "which needs a fixed height and width. Pass patch_size, or begin the model "
+            "with keras.Input((height, width, channels)). Received: feature with "
+            f"input_shape={shape}"
+        )
+    return shape[1], shape[2]
+
+
+def _features_of_patches(feature: Callable[[Any], Any], patches: Any) -> Any:
+    """Apply the feature network to all patches of a batch at once."""
+    _, n_patches, *patch_shape = patches.shape
+    folded = ops.reshape(patches, (-1, *patch_shape))
+    if "int" in keras.backend.standardize_dtype(folded.dtype):
+        folded = ops.cast(folded, keras.config.floatx())
+    features = feature(folded)
+    return ops.reshape(features, (-1, n_patches, *features.shape[1:]))

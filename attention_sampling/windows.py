@@ -1,0 +1,155 @@
+"""Geometry: from a cell of the attention map to a window of the full-resolution image.
+
+Rows before columns everywhere. Window positions are exact: they are computed in
+integers, with one rounding at the end.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def window_origins(
+    cells: Any,
+    attention_size: tuple[Any, Any],
+    low_size: tuple[Any, Any],
+    high_size: tuple[Any, Any],
+    patch_size: tuple[int, int],
+    receptive_field: int = 0,
+) -> Any:
+    """Place the window of each drawn cell in the full-resolution image.
+
+    The attention map covers the low-resolution view less the border that a network
+    without padding loses (``receptive_field`` pixels in all, half at each side). The
+    window is centred on the centre of the cell, scaled to full resolution.
+
+    Args:
+        cells: (batch, n_patches) int32 tensor, flat indices into rows x columns.
+        attention_size: (rows, columns) of the attention map.
+        low_size: (height, width) of the low-resolution view, in pixels.
+        high_size: (height, width) of the full-resolution image, in pixels.
+        patch_size: (height, width) of the window, in full-resolution pixels.
+        receptive_field: pixels of the view that one cell of the attention map sees
+            before any pooling; 0 if the map covers the whole view.
+
+    Each size may hold ints, or scalar tensors where it is not known before the graph
+    runs.
+
+    Returns:
+        (batch, n_patches, 2) int32 tensor: row and column of each window's top-left
+        pixel, in full-resolution pixels. May be negative.
+
+    Example:
+
+    >>> cells = keras.ops.array([[12, 0]])
+    >>> origins = window_origins(cells, (25, 25), (100, 100), (1000, 1000), (50, 50))
+    >>> keras.ops.convert_to_numpy(origins).tolist()
+    [[[-5, 475], [-5, -5]]]
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 3.3, P(x, i).
+    """
+    columns = attention_size[1]
+    axes = [
+        _axis_origins(attention, low, high, patch, receptive_field)
+        for attention, low, high, patch in zip(
+            attention_size, low_size, high_size, patch_size, strict=True
+        )
+    ]
+    return ops.stack(
+        [ops.take(axes[0], cells // columns), ops.take(axes[1], cells % columns)],
+        axis=-1,
+    )
+
+
+def _axis_origins(
+    attention: Any, low: Any, high: Any, patch: int, receptive_field: int
+) -> Any:
+    """Return the (attention,) int32 origins of the windows along one axis.
+
+    With z = high / low and step = (low - q) z / attention, cell i starts its window at
+    q/2 z + i step + step/2 - patch/2. Over the common denominator 2 low attention:
+    """
+    if all(isinstance(extent, int) for extent in (attention, low, high)):
+        cell = np.arange(attention, dtype="int64")
+    else:
+        # Sizes unknown before the graph runs occur on TensorFlow only, whose
+        # integers have 64 bits where asked for.
+        attention, low, high = (
+            ops.cast(extent, "int64") for extent in (attention, low, high)
+        )
+        cell = ops.arange(attention, dtype="int64")
+    numerator = (
+        receptive_field * high * attention
+        + (2 * cell + 1) * ((low - receptive_field) * high)
+        - patch * low * attention
+    )
+    return ops.cast(_divide_half_even(numerator, 2 * low * attention), "int32")
+
+
+def _divide_half_even(numerator: Any, denominator: Any) -> Any:
+    """Divide integers and round to nearest, halves to even."""
+    quotient = numerator // denominator
+    remainder = 2 * (numerator - quotient * denominator)
+    up = (remainder > denominator) | ((remainder == denominator) & (quotient % 2 == 1))
+    if isinstance(quotient, np.ndarray):
+        return quotient + up
+    return quotient + ops.cast(up, quotient.dtype)
+
+
+def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> Any:
+    """Take windows out of full-resolution images; pixels outside are zero.
+
+    Args:
+        x_high: (batch, height, width, channels) tensor of any float dtype, uint8 or
+            uint16.
+        origins: (batch, n_patches, 2) int tensor: row and column of each window's
+            top-left pixel, in pixels. May lie outside the image.
+        patch_size: (height, width) of the windows, in pixels.
+
+    Returns:
+        (batch, n_patches, patch_height, patch_width, channels) tensor of the dtype of
+        ``x_high``.
+
+    Raises:
+        ValueError: a batch of 2**31 pixels or more on a backend without 64-bit
+            integers.
+
+    Example:
+
+    >>> image = keras.ops.reshape(keras.ops.arange(16), (1, 4, 4, 1))
+    >>> patches = extract_patches(image, keras.ops.array([[[2, 3]]]), (2, 2))
+    >>> keras.ops.convert_to_numpy(patches)[0, 0, :, :, 0].tolist()
+    [[11, 0], [15, 0]]
+    """
+    batch, height, width, channels = ops.shape(x_high)
+    rows = origins[..., 0, None] + ops.arange(patch_size[0], dtype="int32")
+    columns = origins[..., 1, None] + ops.arange(patch_size[1], dtype="int32")
+    inside = _inside(rows, height)[..., :, None] & _inside(columns, width)[..., None, :]
+    # A batched gather of pixels: one flat index into all pixels of the batch.
+    dtype = _index_dtype(batch, height, width)
+    image = ops.reshape(ops.arange(batch, dtype=dtype), (-1, 1, 1))
+    if keras.backend.standardize_dtype(image.dtype) != dtype:
+        raise ValueError(
+            "A batch of 2**31 pixels or more needs 64-bit integers, which this backend "
+            "has switched off. Use a smaller batch. "
+            f"Received: x_high.shape={tuple(x_high.shape)}"
+        )
+    rows = ops.cast(ops.clip(rows, 0, height - 1), dtype)
+    columns = ops.cast(ops.clip(columns, 0, width - 1), dtype)
+    pixels = ((image * height + rows) * width)[..., :, None] + columns[..., None, :]
+    patches = ops.take(ops.reshape(x_high, (-1, channels)), pixels, axis=0)
+    return ops.where(inside[..., None], patches, ops.zeros((), dtype=patches.dtype))
+
+
+def _inside(positions: Any, extent: Any) -> Any:
+    return (positions >= 0) & (positions < extent)
+
+
+def _index_dtype(batch: Any, height: Any, width: Any) -> str:
+    """Return the narrowest int dtype that counts all pixels of a batch."""
+    if not all(isinstance(extent, int) for extent in (batch, height, width)):
+        return "int64"
+    return "int32" if batch * height * width < 2**31 else "int64"

@@ -1,0 +1,349 @@
+"""What every layer of the package must do, one list for all of them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from attention_sampling import (
+    ActivityRegularizer,
+    Expectation,
+    ExtractPatches,
+    MultinomialEntropy,
+    SamplePatches,
+    SampleSoftmax,
+)
+
+BACKEND = keras.backend.backend()
+SAMPLES = 5  # batches of 2: one sample is left at the end
+
+
+@dataclasses.dataclass
+class Case:
+    """A layer, its inputs, and a small model around it.
+
+    Attributes:
+        make: returns the layer.
+        inputs: name of each input -> (symbolic shape, shape of one sample, dtype).
+        model: from the layer and symbolic inputs to an output (batch, any); it puts
+            trainable layers in front and behind.
+    """
+
+    make: Callable[[], keras.Layer]
+    inputs: dict[str, tuple[tuple, tuple, str]]
+    model: Callable[[keras.Layer, list[Any]], Any]
+
+
+# One filter of 3 x 3 and a batch of one fail in PyTorch 2.13 on CPU ("slow_conv2d:
+# grad_weight must be contiguous"), so the score networks here are 1 x 1.
+
+
+def softmax_model(layer, inputs):
+    (image,) = inputs
+    attention = layer(keras.layers.Conv2D(1, 1)(image))
+    attention = keras.layers.Reshape((-1, 1))(attention)
+    pixels = keras.layers.Reshape((-1, 2))(image)
+    weighted = keras.layers.Multiply()([attention, pixels])
+    return keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(weighted))
+
+
+def sample_patches_model(layer, inputs):
+    x_low, x_high = inputs
+    scores = keras.layers.Conv2D(1, 1)(x_low)
+    attention = SampleSoftmax(squeeze_channels=True)(scores)
+    patches, sampled_attention, *_ = layer([x_low, x_high, attention])
+    patches = keras.layers.Rescaling(1 / 255)(patches)
+    pixels = keras.layers.GlobalAveragePooling3D()(patches)
+    return keras.layers.Concatenate()(
+        [sampled_attention, keras.layers.Dense(2)(pixels)]
+    )
+
+
+def extract_patches_model(layer, inputs):
+    patches = keras.layers.Rescaling(1 / 255)(layer(inputs))
+    return keras.layers.Dense(1)(keras.layers.GlobalAveragePooling3D()(patches))
+
+
+def expectation_model(layer, inputs):
+    features, scores = inputs
+    attention = keras.layers.Softmax()(keras.layers.Dense(4)(scores))
+    return keras.layers.Dense(1)(layer([keras.layers.Dense(3)(features), attention]))
+
+
+def regularizer_model(layer, inputs):
+    (scores,) = inputs
+    return layer(keras.layers.Dense(3, activation="softmax")(scores))
+
+
+IMAGE = ((None, None, None, 2), (6, 5, 2), "float32")
+VIEW = ((None, None, None, 3), (6, 5, 3), "float32")
+FEATURES = {
+    "features": ((None, 4, 3), (4, 3), "float32"),
+    "scores": ((None, 4), (4,), "float32"),
+}
+
+
+def images(dtype):
+    return ((None, None, None, 3), (24, 20, 3), dtype)
+
+
+CASES = {
+    "SampleSoftmax": Case(
+        lambda: SampleSoftmax(squeeze_channels=True, smooth=0.1),
+        {"image": IMAGE},
+        softmax_model,
+    ),
+    "SamplePatches": Case(
+        lambda: SamplePatches(4, (5, 6), seed=0),
+        {"x_low": VIEW, "x_high": images("float32")},
+        sample_patches_model,
+    ),
+    "SamplePatches uint8 with replacement": Case(
+        lambda: SamplePatches(4, 5, receptive_field=2, replace=True),
+        {"x_low": VIEW, "x_high": images("uint8")},
+        sample_patches_model,
+    ),
+    "SamplePatches of logits with origins": Case(
+        lambda: SamplePatches(4, 5, use_logits=True, return_origins=True),
+        {"x_low": VIEW, "x_high": images("float32")},
+        sample_patches_model,
+    ),
+    "ExtractPatches": Case(
+        lambda: ExtractPatches((5, 6)),
+        {"x_high": images("uint8"), "origins": ((None, 3, 2), (3, 2), "int32")},
+        extract_patches_model,
+    ),
+    "Expectation": Case(Expectation, FEATURES, expectation_model),
+    "Expectation with replacement": Case(
+        lambda: Expectation(replace=True), FEATURES, expectation_model
+    ),
+    "ActivityRegularizer": Case(
+        lambda: ActivityRegularizer(MultinomialEntropy(0.1)),
+        {"scores": ((None, 4), (4,), "float32")},
+        regularizer_model,
+    ),
+}
+
+
+def arrays_of(case, samples=SAMPLES):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, (_, shape, dtype) in case.inputs.items():
+        low = -4 if name == "origins" else 0
+        high = 255 if dtype == "uint8" else 9 if "int" in dtype else 1
+        values = rng.uniform(low, high, size=(samples, *shape))
+        arrays[name] = values.astype(dtype)
+    return arrays
+
+
+def targets_of(model, samples=SAMPLES):
+    return np.zeros((samples, model.output_shape[-1]), "float32")
+
+
+def model_of(case, **compile_arguments):
+    """Return a compiled model around a fresh layer of the case, and the layer."""
+    layer = case.make()
+    inputs = [
+        keras.Input(shape[1:], dtype=dtype, name=name)
+        for name, (shape, _, dtype) in case.inputs.items()
+    ]
+    model = keras.Model(inputs, case.model(layer, inputs))
+    settings = {"optimizer": keras.optimizers.SGD(0.1), "loss": "mse"}
+    model.compile(**{**settings, **compile_arguments})
+    return model, layer
+
+
+def layer_inputs(case, model, layer):
+    """Return what the layer of a model is given: symbolic and eager tensors."""
+    nodes = [node for node in layer._inbound_nodes if not node.is_input]
+    symbolic = nodes[0].input_tensors
+    symbolic = symbolic if len(symbolic) > 1 else symbolic[0]
+    inner = keras.Model(model.inputs, symbolic)
+    arrays = arrays_of(case)
+    return symbolic, inner({k: ops.convert_to_tensor(v) for k, v in arrays.items()})
+
+
+def as_list(outputs):
+    return outputs if isinstance(outputs, list | tuple) else [outputs]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+class TestEveryLayer:
+    def test_symbolic_and_eager_calls_agree(self, case):
+        """With None batch and sizes; ranks, known extents and dtypes."""
+        model, layer = model_of(case)
+        symbolic_inputs, inputs = layer_inputs(case, model, layer)
+        symbolic = as_list(layer(symbolic_inputs))
+        eager = as_list(layer(inputs))
+        assert len(symbolic) == len(eager)
+        for spec, output in zip(symbolic, eager, strict=True):
+            assert spec.dtype == keras.backend.standardize_dtype(output.dtype)
+            assert spec.shape[0] is None
+            assert len(spec.shape) == len(output.shape)
+            for known, extent in zip(spec.shape, output.shape, strict=True):
+                assert known in (None, extent)
+
+    def test_known_sizes_are_told_exactly(self, case):
+        model, layer = model_of(case)
+        _, inputs = layer_inputs(case, model, layer)
+        specs = [keras.KerasTensor(x.shape, x.dtype) for x in as_list(inputs)]
+        specs = specs if isinstance(inputs, list | tuple) else specs[0]
+        fresh = case.make()
+        symbolic, eager = as_list(fresh(specs)), as_list(case.make()(inputs))
+        for spec, output in zip(symbolic, eager, strict=True):
+            assert spec.shape == tuple(output.shape)
+        assert fresh.built
+
+    def test_compute_output_shape_agrees(self, case):
+        model, layer = model_of(case)
+        symbolic_inputs, _ = layer_inputs(case, model, layer)
+        single = not isinstance(symbolic_inputs, list | tuple)
+        shapes = symbolic_inputs.shape if single else [x.shape for x in symbolic_inputs]
+        computed = layer.compute_output_shape(shapes)
+        computed = computed if isinstance(computed, list) else [computed]
+        symbolic = as_list(layer(symbolic_inputs))
+        assert [tuple(shape) for shape in computed] == [x.shape for x in symbolic]
+
+    def test_config_makes_the_same_layer(self, case):
+        layer = case.make()
+        copy = type(layer).from_config(layer.get_config())
+        assert copy.get_config() == layer.get_config()
+        again = keras.layers.deserialize(keras.layers.serialize(layer))
+        assert type(again) is type(layer)
+
+    def test_fits_evaluates_and_predicts(self, case):
+        """One epoch changes weights; the last batch holds one sample."""
+        model, _ = model_of(case)
+        before = [np.array(w) for w in model.get_weights()]
+        x, y = arrays_of(case), targets_of(model)
+        history = model.fit(x, y, batch_size=2, epochs=1, verbose=0)
+        assert np.isfinite(history.history["loss"]).all()
+        after = model.get_weights()
+        assert any(not np.array_equal(b, a) for b, a in zip(before, after, strict=True))
+        assert np.isfinite(model.evaluate(x, y, verbose=0))
+        predictions = model.predict(x, batch_size=2, verbose=0)
+        assert predictions.shape == y.shape
+        assert np.isfinite(predictions).all()
+        two = {name: array[:2] for name, array in x.items()}
+        assert np.isfinite(model.train_on_batch(two, y[:2]))
+
+    def test_runs_eagerly(self, case):
+        model, _ = model_of(case, run_eagerly=True)
+        x, y = arrays_of(case, samples=2), targets_of(model, samples=2)
+        assert np.isfinite(model.train_on_batch(x, y))
+        assert np.isfinite(model.predict_on_batch(x)).all()
+
+    @pytest.mark.skipif(BACKEND == "torch", reason="needs a C++ compiler")
+    def test_compiles(self, case):
+        model, _ = model_of(case, jit_compile=True)
+        x, y = arrays_of(case, samples=2), targets_of(model, samples=2)
+        assert np.isfinite(model.train_on_batch(x, y))
+        assert np.isfinite(model.predict_on_batch(x)).all()
+
+    def test_loads_without_custom_objects(self, case, tmp_path):
+        """The loaded model predicts what the saved one would predict next."""
+        model, _ = model_of(case)
+        x = arrays_of(case)
+        for _ in range(2):
+            model.predict(x, verbose=0)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        for _ in range(2):
+            np.testing.assert_allclose(
+                loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6
+            )
+
+    def test_loads_weights(self, case, tmp_path):
+        model, _ = model_of(case)
+        x = arrays_of(case)
+        model.predict(x, verbose=0)
+        model.save_weights(tmp_path / "model.weights.h5")
+        other, _ = model_of(case)
+        other.load_weights(tmp_path / "model.weights.h5")
+        np.testing.assert_allclose(
+            other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6
+        )
+
+    def test_clones(self, case):
+        model, _ = model_of(case)
+        clone = keras.models.clone_model(model)
+        assert clone.output_shape == model.output_shape
+        assert len(clone.weights) == len(model.weights)
+
+    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    def test_mixed_precision(self, case, policy):
+        """Attention and expectation stay float32; images keep their dtype."""
+        keras.config.set_dtype_policy(policy)
+        model, layer = model_of(case)
+        symbolic_inputs, inputs = layer_inputs(case, model, layer)
+        symbolic, eager = as_list(layer(symbolic_inputs)), as_list(layer(inputs))
+        given = {x.dtype for x in as_list(symbolic_inputs)}
+        if not isinstance(layer, ExtractPatches | SamplePatches):
+            assert policy.removeprefix("mixed_") in given, (
+                "the case must test something"
+            )
+        for spec, output in zip(symbolic, eager, strict=True):
+            dtype = keras.backend.standardize_dtype(output.dtype)
+            assert spec.dtype == dtype
+            if isinstance(layer, SampleSoftmax | Expectation):
+                assert dtype == "float32"
+            if isinstance(layer, SamplePatches | ExtractPatches):
+                assert dtype in ("float32", "uint8", "int32")
+            assert np.isfinite(ops.convert_to_numpy(ops.cast(output, "float32"))).all()
+        x, y = arrays_of(case), targets_of(model)
+        assert np.isfinite(model.train_on_batch(x, y))
+
+
+def grown(arrays, extra):
+    """Return the arrays with every image larger by some pixels."""
+    wider = ((0, 0), (0, extra), (0, extra), (0, 0))
+    return {
+        name: np.pad(array, wider, mode="edge") if array.ndim == 4 else array
+        for name, array in arrays.items()
+    }
+
+
+ON_IMAGES = {
+    name: case
+    for name, case in CASES.items()
+    if any(len(shape) == 4 for shape, _, _ in case.inputs.values())
+}
+
+
+@pytest.mark.parametrize("case", ON_IMAGES.values(), ids=ON_IMAGES.keys())
+class TestSizesOfNone:
+    def test_takes_other_sizes_after_the_first(self, case):
+        model, _ = model_of(case)
+        arrays = arrays_of(case, samples=2)
+        for extra in (0, 3):
+            x = grown(arrays, extra)
+            assert np.isfinite(model.predict(x, verbose=0)).all()
+
+    def test_takes_a_stream_of_images_of_other_sizes(self, case):
+        model, _ = model_of(case)
+        arrays = arrays_of(case, samples=2)
+
+        def batches():
+            for extra in (0, 3):
+                yield grown(arrays, extra), targets_of(model, samples=2)
+
+        history = model.fit(
+            batches(), steps_per_epoch=2, epochs=1, verbose=0, shuffle=False
+        )
+        assert np.isfinite(history.history["loss"]).all()
+
+
+def test_every_public_layer_has_a_case():
+    import attention_sampling
+
+    public = {
+        value
+        for name in attention_sampling.__all__
+        if isinstance(value := getattr(attention_sampling, name), type)
+        and issubclass(value, keras.Layer)
+    }
+    assert {type(case.make()) for case in CASES.values()} == public

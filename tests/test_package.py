@@ -1,0 +1,91 @@
+"""The package from outside: lazy import, public names, version."""
+
+import subprocess
+import sys
+
+import pytest
+
+import attention_sampling
+
+LOADS_NO_FRAMEWORK = """
+import sys
+import attention_sampling
+assert attention_sampling.__version__
+heavy = {"keras", "tensorflow", "jax", "torch", "numpy"} & set(sys.modules)
+assert not heavy, f"loaded: {heavy}"
+assert "attention_sampling" in dir(attention_sampling)
+attention_sampling.SampleSoftmax
+assert "keras" in sys.modules  # or this test could not fail
+"""
+
+
+def test_import_loads_no_framework():
+    result = subprocess.run(
+        [sys.executable, "-c", LOADS_NO_FRAMEWORK], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_public_names():
+    assert set(attention_sampling.__all__) == {
+        "ActivityRegularizer",
+        "Expectation",
+        "ExtractPatches",
+        "MultinomialEntropy",
+        "SamplePatches",
+        "SampleSoftmax",
+        "__version__",
+        "attention_sampling",
+        "extract_patches",
+        "multinomial_entropy",
+    }
+
+
+@pytest.mark.parametrize("name", attention_sampling.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(attention_sampling, name) is not None
+    assert name in dir(attention_sampling)
+
+
+def test_public_name_survives_the_import_of_its_module():
+    """`attention_sampling.attention_sampling` is the function, not a module."""
+    import attention_sampling.pipeline as pipeline
+
+    assert attention_sampling.attention_sampling is pipeline.attention_sampling
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'utils'"):
+        attention_sampling.utils  # noqa: B018
+
+
+def test_version_has_three_numbers():
+    numbers = attention_sampling.__version__.split(".")
+    assert len(numbers) == 3
+    assert all(number.isdigit() for number in numbers)
+
+
+LOADS_A_MODEL = """
+import attention_sampling
+import keras
+assert "attention_sampling.layers" in __import__("sys").modules
+keras.saving.load_model({path!r})
+"""
+
+
+@pytest.mark.parametrize("keras_first", [False, True])
+def test_importing_the_package_is_enough_to_load_a_model(tmp_path, keras_first):
+    import keras
+
+    attention = keras.Input((4, 4))
+    regularizer = attention_sampling.MultinomialEntropy(0.1)
+    regularized = attention_sampling.ActivityRegularizer(regularizer)(attention)
+    path = tmp_path / "model.keras"
+    keras.Model(attention, regularized).save(path)
+    code = LOADS_A_MODEL.format(path=str(path))
+    if keras_first:
+        code = "import keras\n" + code
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,207 @@
+"""Drawing cells: distinct, with the right probabilities, and repeatable."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from keras import ops
+
+from attention_sampling.sampling import draw_cells
+
+MODES = [
+    pytest.param(True, id="with replacement"),
+    pytest.param(False, id="without replacement"),
+]
+
+
+def draw(attention, n_patches, replace=False, seed=0):
+    attention = ops.array(attention, "float32")
+    return ops.convert_to_numpy(draw_cells(attention, n_patches, replace, seed=seed))
+
+
+def repeat(attention, samples):
+    return np.broadcast_to(np.array(attention), (samples, len(attention)))
+
+
+def numbers_of(draws, cells):
+    """Return one number for each ordered draw."""
+    return draws @ cells ** np.arange(draws.shape[1])
+
+
+def statistic_of(drawn, attention, n_patches, replace):
+    """Return chi-square of drawn cells against the exact probabilities."""
+    cells = len(attention)
+    draws, probabilities = reference.ordered_draws(attention, n_patches, replace)
+    counts = np.bincount(
+        numbers_of(drawn.astype("int64"), cells), minlength=cells**n_patches
+    )
+    observed = counts[numbers_of(draws.astype("int64"), cells)]
+    assert observed.sum() == len(drawn)
+    return reference.chi_square(observed, probabilities * len(drawn))
+
+
+@pytest.mark.parametrize("replace", MODES)
+@pytest.mark.parametrize("n_patches", [1, 2, 3])
+@pytest.mark.parametrize(
+    "attention",
+    [[0.25, 0.25, 0.25, 0.25], [0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]],
+    ids=["flat", "uneven", "peaked"],
+)
+def test_frequencies_of_ordered_draws_are_exact(attention, n_patches, replace):
+    drawn = draw(repeat(attention, 60_000), n_patches, replace)
+    statistic, limit = statistic_of(drawn, attention, n_patches, replace)
+    assert statistic < limit
+
+
+def test_chi_square_sees_a_small_bias():
+    """The power of the test above: attention off by a fiftieth is found."""
+    drawn = draw(repeat([0.11, 0.19, 0.3, 0.4], 60_000), 2)
+    statistic, limit = statistic_of(drawn, [0.1, 0.2, 0.3, 0.4], 2, replace=False)
+    assert statistic > limit
+
+
+@pytest.mark.parametrize("replace", MODES)
+def test_attention_need_not_sum_to_one(replace):
+    attention = np.array([0.1, 0.2, 0.3, 0.4])
+    for factor in (1e-12, 7.0, 1e12):
+        drawn = draw(repeat(attention * factor, 60_000), 2, replace)
+        statistic, limit = statistic_of(drawn, attention, 2, replace)
+        assert statistic < limit
+
+
+@pytest.mark.parametrize("cells", [5, 40])
+def test_draws_without_replacement_are_distinct(cells, rng):
+    drawn = draw(rng.dirichlet(np.ones(cells), size=500), 5)
+    assert np.all(np.diff(np.sort(drawn, axis=1), axis=1) > 0)
+
+
+def test_all_cells_are_a_permutation(rng):
+    drawn = draw(rng.dirichlet(np.full(12, 0.05), size=300), 12)
+    np.testing.assert_array_equal(
+        np.sort(drawn, axis=1), np.broadcast_to(np.arange(12), (300, 12))
+    )
+
+
+def test_draws_with_replacement_repeat():
+    drawn = draw(repeat([0.5, 0.5], 100), 5, replace=True)
+    assert drawn.shape == (100, 5)
+    assert set(drawn.ravel()) == {0, 1}
+
+
+@pytest.mark.parametrize("replace", MODES)
+def test_a_cell_of_zero_attention_is_never_drawn(replace):
+    attention = [0.0, 0.5, 0.0, 0.3, 0.2, 0.0]
+    drawn = draw(repeat(attention, 20_000), 3, replace)
+    assert set(drawn.ravel()) == {1, 3, 4}
+
+
+def test_zero_attention_comes_last_when_nothing_else_is_left():
+    drawn = draw(repeat([0.0, 0.5, 0.0, 0.5], 1000), 4)
+    assert {frozenset(row) for row in drawn[:, :2]} == {frozenset({1, 3})}
+    assert {frozenset(row) for row in drawn[:, 2:]} == {frozenset({0, 2})}
+
+
+def test_tiny_attention_is_drawn_before_zero():
+    drawn = draw(repeat([0.0, 1.0, 1e-30, 0.0], 1000), 2)
+    np.testing.assert_array_equal(drawn, repeat([1, 2], 1000))
+
+
+def test_a_cell_of_nan_attention_is_always_drawn():
+    attention = np.full((200, 50), 0.02)
+    attention[:, 37] = np.nan
+    drawn = draw(attention, 3)
+    assert np.all((drawn == 37).any(axis=1))
+
+
+def test_attention_of_nan_only_stays_in_range():
+    drawn = draw(np.full((3, 7), np.nan), 4)
+    assert drawn.min() >= 0
+    assert drawn.max() < 7
+
+
+@pytest.mark.parametrize("replace", MODES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_attention(dtype, replace):
+    attention = ops.cast(ops.array(repeat([0.0, 0.25, 0.75], 20_000)), dtype)
+    drawn = ops.convert_to_numpy(draw_cells(attention, 2, replace, seed=0))
+    statistic, limit = reference.chi_square(
+        np.bincount(drawn[:, 0], minlength=3)[1:], [5_000, 15_000]
+    )
+    assert statistic < limit
+
+
+def test_dtype_and_shape():
+    cells = draw_cells(ops.full((2, 9), 1 / 9), 4, seed=0)
+    assert keras.backend.standardize_dtype(cells.dtype) == "int32"
+    assert tuple(cells.shape) == (2, 4)
+
+
+@pytest.mark.parametrize("replace", MODES)
+def test_samples_of_a_batch_draw_for_themselves(replace):
+    drawn = draw(np.full((50, 1000), 1e-3), 3, replace)
+    assert len(np.unique(drawn, axis=0)) == 50
+
+
+@pytest.mark.parametrize("replace", MODES)
+def test_same_seed_same_draws_and_each_call_others(replace):
+    attention = np.full((2, 1000), 1e-3)
+    one = keras.random.SeedGenerator(5)
+    two = keras.random.SeedGenerator(5)
+    first = [draw(attention, 5, replace, seed=one) for _ in range(3)]
+    second = [draw(attention, 5, replace, seed=two) for _ in range(3)]
+    np.testing.assert_array_equal(first, second)
+    assert len(np.unique(np.reshape(first, (3, -1)), axis=0)) == 3
+    other = draw(attention, 5, replace, seed=keras.random.SeedGenerator(6))
+    assert not np.array_equal(other, first[0])
+
+
+def ties_of_the_first_draws(draw, n_patches, monkeypatch):
+    """Count equal neighbours among the sorted keys that the draws are made from."""
+    sorted_keys = []
+    sort = ops.top_k
+
+    def top_k(keys, k):
+        values, indices = sort(keys, k)
+        sorted_keys.append(ops.convert_to_numpy(values))
+        return values, indices
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ops, "top_k", top_k)
+        draw(n_patches)
+    (keys,) = sorted_keys
+    return np.count_nonzero(np.diff(keys[0]) == 0)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [lambda: 0, lambda: keras.random.SeedGenerator(0)],
+    ids=["int", "SeedGenerator"],
+)
+def test_a_million_equal_cells_do_not_tie(seed, monkeypatch):
+    """Ties would go to the first cells, a bias: every draw has a key of its own."""
+    cells = 10**6
+
+    def of_the_package(n_patches):
+        draw(np.full((1, cells), 1 / cells), n_patches, seed=seed())
+
+    assert ties_of_the_first_draws(of_the_package, 1000, monkeypatch) < 5
+
+
+def test_one_uniform_a_cell_would_tie(monkeypatch):
+    """The power of the test above: one uniform has steps of 2**-24 or wider."""
+    cells = 10**6
+
+    def of_one_uniform(n_patches):
+        uniform = keras.random.uniform((1, cells), seed=0)
+        keys = -ops.log(-ops.log(ops.clip(uniform, 1e-30, 1.0 - 2.0**-24)))
+        ops.top_k(keys, n_patches)
+
+    assert ties_of_the_first_draws(of_one_uniform, 1000, monkeypatch) > 15
+
+
+def test_a_million_equal_cells_are_drawn_evenly():
+    cells, n_patches = 10**6, 20_000
+    drawn = draw(np.full((1, cells), 1 / cells), n_patches)[0]
+    counts = np.bincount(drawn // (cells // 50), minlength=50)
+    statistic, limit = reference.chi_square(counts, np.full(50, n_patches / 50))
+    assert statistic < limit

@@ -1,0 +1,238 @@
+"""Geometry against exact fractions, windows against numpy slices."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from attention_sampling import extract_patches
+from attention_sampling.windows import window_origins
+
+
+def origins_of(cells, *sizes, receptive_field=0):
+    """Return the origins of a list of flat cells, as a list of [row, column]."""
+    origins = window_origins(
+        ops.array([cells], "int32"), *sizes, receptive_field=receptive_field
+    )
+    assert keras.backend.standardize_dtype(origins.dtype) == "int32"
+    return ops.convert_to_numpy(origins)[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("cell", "attention", "low", "high", "patch", "receptive_field", "origin"),
+    [
+        (12, 25, 100, 1000, 50, 0, 475),
+        (0, 25, 100, 1000, 50, 0, -5),
+        (0, 100, 100, 1000, 50, 0, -20),
+        (55, 1000, 1000, 1000, 50, 0, 30),  # 30.5: half to even
+        (56, 1000, 1000, 1000, 50, 0, 32),  # 31.5: half to even
+        (0, 1000, 1000, 1000, 2, 0, 0),  # -0.5: half to even
+        (0, 1000, 1000, 1000, 4, 0, -2),  # -1.5: half to even
+        (0, 1, 10, 10, 10, 0, 0),  # one cell: the window is centred
+        (0, 1, 10, 10, 4, 2, 3),  # the border is lost at both sides
+        (0, 92, 100, 1000, 50, 8, 20),  # 40 + 5 - 25
+        (91, 92, 100, 1000, 50, 8, 930),  # 1000 - 40 - 5 - 25
+    ],
+)
+def test_checks_of_the_design(
+    cell, attention, low, high, patch, receptive_field, origin
+):
+    assert (
+        reference.window_origin(cell, attention, low, high, patch, receptive_field)
+        == origin
+    )
+    rows = origins_of(
+        [cell], (attention, 1), (low, 64), (high, 64), (patch, 64),
+        receptive_field=receptive_field,
+    )  # fmt: skip
+    assert rows[0][0] == origin
+    columns = origins_of(
+        [cell], (1, attention), (64, low), (64, high), (64, patch),
+        receptive_field=receptive_field,
+    )  # fmt: skip
+    assert columns[0][1] == origin
+
+
+def test_rows_come_before_columns():
+    """Cell 7 of 3 x 5 is row 1, column 2."""
+    assert origins_of([7], (3, 5), (30, 50), (300, 500), (100, 100)) == [[100, 200]]
+
+
+@st.composite
+def geometries(draw):
+    """Draw sizes of both axes up to 300,000 pixels, and some cells."""
+    receptive_field = draw(st.integers(0, 99))
+    axes = []
+    for _ in range(2):
+        low = draw(st.integers(receptive_field + 1, 3000))
+        attention = draw(st.integers(1, low))
+        high = draw(st.integers(1, 300_000))
+        patch = draw(st.integers(1, 1000))
+        axes.append((attention, low, high, patch))
+    last = axes[0][0] * axes[1][0] - 1
+    cells = draw(st.lists(st.integers(0, last), min_size=5, max_size=5))
+    return *zip(*axes, strict=True), cells, receptive_field
+
+
+def exact_origins(attention, low, high, patch, cells, receptive_field):
+    sizes = list(zip(attention, low, high, patch, strict=True))
+    return [
+        [
+            reference.window_origin(cell // attention[1], *sizes[0], receptive_field),
+            reference.window_origin(cell % attention[1], *sizes[1], receptive_field),
+        ]
+        for cell in cells
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometries())
+@example(((3000, 1), (3000, 1), (300_000, 1), (1, 1), [0, 1, 2, 3, 2999], 0))
+@example(((3000, 2), (3000, 2), (299_999, 3), (2, 2), [0, 1, 2, 3, 5999], 0))
+def test_origins_are_exact(geometry):
+    attention, low, high, patch, cells, receptive_field = geometry
+    origins = origins_of(
+        cells, attention, low, high, patch, receptive_field=receptive_field
+    )
+    assert origins == exact_origins(*geometry)
+
+
+def test_origins_are_exact_at_the_size_of_the_image():
+    """A view and an attention map as large as an image of 300,000 pixels."""
+    geometry = (
+        (300_000, 1), (300_000, 1), (300_000, 1), (51, 1), [0, 1, 149_999, 299_999], 0
+    )  # fmt: skip
+    attention, low, high, patch, cells, _ = geometry
+    assert origins_of(cells, attention, low, high, patch) == exact_origins(*geometry)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="sizes unknown before the graph runs occur on TensorFlow only",
+)
+class TestUnknownSizes:
+    @settings(max_examples=40, deadline=None)
+    @given(geometries())
+    def test_origins_are_exact(self, geometry):
+        import tensorflow as tf
+
+        attention, low, high, patch, cells, receptive_field = geometry
+        scalars = [*attention, *low, *high, *patch, receptive_field]
+        origins = self.graph()(
+            tf.constant([cells]), *(tf.constant(scalar) for scalar in scalars)
+        )
+        assert origins.dtype == tf.int32
+        assert origins.numpy()[0].tolist() == exact_origins(*geometry)
+
+    @staticmethod
+    def graph(compiled=[]):  # noqa: B006
+        """Return one function for all sizes, compiled once."""
+        import tensorflow as tf
+
+        if not compiled:
+
+            @tf.function(
+                input_signature=[tf.TensorSpec([1, None], tf.int32)]
+                + [tf.TensorSpec([], tf.int32)] * 9
+            )
+            def graph(cells, a0, a1, l0, l1, h0, h1, p0, p1, receptive_field):
+                wide = [tf.cast(x, tf.int64) for x in (p0, p1, receptive_field)]
+                return window_origins(
+                    cells, (a0, a1), (l0, l1), (h0, h1), wide[:2], wide[2]
+                )
+
+            compiled.append(graph)
+        return compiled[0]
+
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_halves_go_to_even_in_a_graph(self, jit_compile):
+        import tensorflow as tf
+
+        @tf.function(jit_compile=jit_compile)
+        def graph(attention):
+            rows, columns = tf.shape(attention)[1], tf.shape(attention)[2]
+            cells = tf.constant([[55, 56, 0]])
+            return window_origins(cells, (columns, rows), (1000, 1), (1000, 1), (50, 1))
+
+        origins = graph(tf.zeros((1, 1, 1000)))
+        assert origins.numpy()[0, :, 0].tolist() == [30, 32, -24]
+
+    def test_patches_of_images_of_unknown_size(self, rng):
+        import tensorflow as tf
+
+        @tf.function(input_signature=[tf.TensorSpec([None] * 4, tf.uint8)])
+        def graph(images):
+            return extract_patches(images, tf.constant([[[-1, 2]], [[3, 3]]]), (3, 4))
+
+        images = rng.integers(1, 256, size=(2, 6, 5, 3)).astype("uint8")
+        patches = graph(tf.constant(images)).numpy()
+        for i, origin in enumerate([(-1, 2), (3, 3)]):
+            expected = reference.window(images[i], origin, (3, 4))
+            np.testing.assert_array_equal(patches[i, 0], expected)
+
+
+def images_of(dtype, shape, rng):
+    """Return images without a zero, so that zeros mean outside."""
+    if np.issubdtype(dtype, np.integer):
+        return rng.integers(1, np.iinfo(dtype).max, size=shape, endpoint=True).astype(
+            dtype
+        )
+    return rng.uniform(0.5, 2, size=shape).astype(dtype)
+
+
+NEAR = st.integers(-12, 20)
+FAR = st.sampled_from([-(2**31), -(10**6), 10**6, 2**31 - 1])
+ORIGIN = st.tuples(NEAR | FAR, NEAR | FAR)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.sampled_from([(1, 1), (7, 4), (5, 12)]),
+    patch_size=st.sampled_from([(1, 1), (3, 2), (4, 14)]),
+    origins=st.lists(ORIGIN, min_size=6, max_size=6),
+)
+def test_windows_are_zero_padded_slices(dtype, size, patch_size, origins):
+    images = images_of(dtype, (2, *size, 3), np.random.default_rng(0))
+    origins = np.array(origins, "int32").reshape(2, 3, 2)
+    x_high = ops.convert_to_tensor(images)
+    patches = extract_patches(x_high, ops.convert_to_tensor(origins), patch_size)
+    assert keras.backend.standardize_dtype(patches.dtype) == (
+        keras.backend.standardize_dtype(x_high.dtype)
+    )
+    patches = ops.convert_to_numpy(patches)
+    assert patches.shape == (2, 3, *patch_size, 3)
+    for image in range(2):
+        for window in range(3):
+            expected = reference.window(
+                images[image], origins[image, window], patch_size
+            )
+            np.testing.assert_array_equal(patches[image, window], expected)
+
+
+def test_outside_is_zero_even_where_the_image_is_not_finite():
+    images = ops.full((1, 2, 2, 1), float("nan"))
+    patches = extract_patches(images, ops.array([[[5, 5]]]), (2, 2))
+    np.testing.assert_array_equal(ops.convert_to_numpy(patches), 0)
+
+
+def test_gradient_reaches_the_pixels_of_the_window_only():
+    from gradients import value_and_gradients
+
+    images = np.ones((1, 3, 3, 1), "float32")
+    _, (gradient,) = value_and_gradients(
+        lambda x: extract_patches(x, ops.array([[[-1, 1], [0, 1]]]), (2, 2)), [images]
+    )
+    expected = [[0, 2, 2], [0, 1, 1], [0, 0, 0]]
+    np.testing.assert_array_equal(gradient[0, :, :, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_origins_of_any_integer_dtype(dtype):
+    images = np.arange(1, 17, dtype="float32").reshape(1, 4, 4, 1)
+    origins = np.array([[[2, 3]]], dtype)
+    patches = extract_patches(ops.array(images), ops.convert_to_tensor(origins), (2, 2))
+    assert ops.convert_to_numpy(patches)[0, 0, :, :, 0].tolist() == [[12, 0], [16, 0]]
