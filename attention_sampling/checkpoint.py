@@ -1,0 +1,74 @@
+"""Go on with a training run that was killed."""
+
+import os
+from pathlib import Path
+
+import keras
+
+
+class EpochCheckpoint(keras.callbacks.Callback):
+    """Save the whole model after every epoch, never leaving a half-written file.
+
+    The file holds the weights, the state of the optimizer and that of the layers'
+    random numbers. It is written under a temporary name and renamed, so that a process
+    killed at any moment leaves the last whole epoch.
+
+    Args:
+        path: the ``.keras`` file to write.
+
+    Raises:
+        ValueError: ``path`` does not end in ``.keras``.
+
+    Example:
+
+    >>> checkpoint = EpochCheckpoint("runs/model.keras")
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = Path(path)
+        if self.path.suffix != ".keras":
+            raise ValueError(
+                "A checkpoint is a Keras model file and must end in .keras. "
+                f"Received: path={str(path)!r}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Replace the file by the model as it is now."""
+        save_model(self.model, self.path)
+
+
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Save a model under a temporary name, then rename it to ``path``.
+
+    Args:
+        model: the model to save.
+        path: the ``.keras`` file to write or to replace.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.part.keras")
+    model.save(part)
+    os.replace(part, path)
+
+
+def completed_epochs(model: keras.Model, steps_per_epoch: int) -> int:
+    """Return how many whole epochs a loaded model has been trained for.
+
+    Args:
+        model: a compiled model as ``keras.saving.load_model`` returns it.
+        steps_per_epoch: optimizer steps of an epoch.
+
+    Raises:
+        ValueError: the model was not saved at the end of an epoch of that length, so
+            that it was trained with other data or another batch size.
+    """
+    steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    epochs, rest = divmod(steps, steps_per_epoch)
+    if rest:
+        raise ValueError(
+            f"The model was saved after {steps} steps, which is no whole number of epochs "
+            f"of {steps_per_epoch} steps: resume with the data and the batch size it was "
+            "trained with. "
+            f"Received: steps_per_epoch={steps_per_epoch}"
+        )
+    return epochs

@@ -1,0 +1,115 @@
+"""The paper's attention and feature networks."""
+
+from collections.abc import Sequence
+
+import keras
+
+from attention_sampling.layers import SampleSoftmax
+
+# Pixels of the view that one unit of the speed-limit attention network sees before
+# pooling: four 3x3 convolutions without padding. The ``receptive_field`` argument of
+# ``attention_sampling()``.
+SPEED_LIMITS_RECEPTIVE_FIELD = 9
+
+
+def speed_limits_attention(
+    channels: int = 3, smooth: float = 1e-4, name: str = "attention"
+) -> keras.Model:
+    """Build the attention network of the paper's speed-limit experiment.
+
+    Four 3x3 convolutions without padding, the largest score in every 8x8 block, and a
+    softmax over the map.
+
+    Args:
+        channels: channels of the view, whose pixels are 0 to 255.
+        smooth: share of the uniform distribution in the attention map.
+        name: name of the model.
+
+    Returns:
+        Model from views (batch, height, width, channels) of any size to attention maps
+        (batch, (height - 8) // 8, (width - 8) // 8).
+
+    Example:
+
+    >>> network = speed_limits_attention()
+    >>> tuple(network(keras.ops.zeros((1, 240, 320, 3))).shape)
+    (1, 29, 39)
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 4.4.
+    """
+    view = keras.Input((None, None, channels))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(view)
+    for filters in (8, 16, 32):
+        x = keras.layers.Conv2D(filters, 3, activation="relu")(x)
+    x = keras.layers.Conv2D(1, 3)(x)
+    x = keras.layers.MaxPooling2D(8)(x)
+    return keras.Model(view, SampleSoftmax(True, smooth=smooth)(x), name=name)
+
+
+def residual_features(
+    patch_shape: tuple[int, int, int],
+    filters: Sequence[int] = (32, 32, 32, 32),
+    strides: Sequence[int] = (1, 2, 2, 2),
+    first_stride: int = 1,
+    name: str = "feature",
+) -> keras.Model:
+    """Build a pre-activation residual network with features of unit norm.
+
+    The feature network of the paper's speed-limit experiment. Features of equal norm
+    make the attention the sampling distribution of least variance.
+
+    Args:
+        patch_shape: (height, width, channels) of the patches, pixels 0 to 255.
+        filters: channels of each residual block.
+        strides: stride of each residual block.
+        first_stride: stride of the convolution before the blocks; 2 takes a third of the
+            time, for patches whose detail allows it.
+        name: name of the model.
+
+    Returns:
+        Model from patches (batch, height, width, channels) to features
+        (batch, filters[-1]) of unit L2 norm.
+
+    Example:
+
+    >>> network = residual_features((100, 100, 3))
+    >>> tuple(network(keras.ops.zeros((2, 100, 100, 3))).shape)
+    (2, 32)
+
+    Reference:
+        Katharopoulos and Fleuret 2019, sections 3.2.1 and 4.4; He et al. 2016, *Identity
+        mappings in deep residual networks*.
+    """
+    patch = keras.Input(patch_shape)
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
+    x = _convolution(x, filters[0], stride=first_stride)
+    for width, stride in zip(filters, strides, strict=True):
+        x = _residual_block(x, width, stride)
+    x = _activation(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(patch, keras.layers.UnitNormalization()(x), name=name)
+
+
+def _residual_block(x, filters, stride):
+    activated = _activation(x)
+    if stride > 1 or x.shape[-1] != filters:
+        x = _convolution(activated, filters, size=1, stride=stride)
+    residual = _convolution(activated, filters, stride=stride)
+    residual = _convolution(_activation(residual), filters)
+    return keras.layers.Add()([x, residual])
+
+
+def _activation(x):
+    return keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+
+
+def _convolution(x, filters, size=3, stride=1):
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+    )(x)

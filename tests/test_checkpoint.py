@@ -1,0 +1,63 @@
+import keras
+import numpy as np
+import pytest
+
+from attention_sampling.checkpoint import (
+    EpochCheckpoint,
+    completed_epochs,
+    save_model,
+)
+
+
+@pytest.fixture
+def model():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model
+
+
+def fit(model, **arguments):
+    x, y = np.ones((10, 3), "float32"), np.zeros((10, 1), "float32")
+    return model.fit(x, y, batch_size=4, verbose=0, **arguments)
+
+
+def test_a_loaded_checkpoint_goes_on_where_the_run_was(model, tmp_path):
+    path = tmp_path / "model.keras"
+    fit(model, epochs=2, callbacks=[EpochCheckpoint(path)])
+    loaded = keras.saving.load_model(path)
+    assert completed_epochs(loaded, steps_per_epoch=3) == 2
+    for ours, theirs in zip(loaded.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_an_untrained_model_has_no_epochs(model):
+    assert completed_epochs(model, steps_per_epoch=3) == 0
+
+
+def test_another_number_of_steps_is_refused(model):
+    fit(model, epochs=2)
+    with pytest.raises(ValueError, match=r"saved after 6 steps.*steps_per_epoch=4"):
+        completed_epochs(model, steps_per_epoch=4)
+
+
+def test_a_failed_save_leaves_the_earlier_file(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.keras"
+    save_model(model, path)
+    before = path.read_bytes()
+
+    def write_half(self, part):
+        part.write_bytes(before[:100])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", write_half)
+    with pytest.raises(OSError, match="No space"):
+        save_model(model, path)
+    assert path.read_bytes() == before
+
+
+def test_only_keras_files():
+    with pytest.raises(
+        ValueError, match=r"must end in .keras. Received: path='model.h5'"
+    ):
+        EpochCheckpoint("model.h5")
