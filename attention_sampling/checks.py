@@ -35,6 +35,53 @@ def check_pair(name: str, value: Any) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
+def check_count(name: str, value: Any, smallest: int) -> int:
+    """Return an int that is at least ``smallest``.
+
+    Args:
+        name: what to call the value in an error.
+        value: an int, of Python or NumPy.
+        smallest: the smallest that is allowed.
+
+    Raises:
+        ValueError: ``value`` is no int, or smaller.
+
+    Example:
+
+    >>> check_count("n_patches", 10, smallest=1)
+    10
+    """
+    if (
+        not isinstance(value, int | np.integer)
+        or isinstance(value, bool)
+        or value < smallest
+    ):
+        raise ValueError(
+            f"`{name}` must be an int of at least {smallest}. "
+            f"Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+def check_inputs(inputs: Any, *names: str) -> Any:
+    """Return the inputs of a layer that takes several, or their shapes.
+
+    Args:
+        inputs: list or tuple, one entry for each name.
+        names: of the inputs, for the error.
+
+    Raises:
+        ValueError: no list or tuple, or of another length.
+    """
+    if not isinstance(inputs, list | tuple) or len(inputs) != len(names):
+        received = len(inputs) if isinstance(inputs, list | tuple) else type(inputs)
+        raise ValueError(
+            f"Expected a list of {len(names)} inputs, [{', '.join(names)}]. "
+            f"Received: {received}"
+        )
+    return inputs
+
+
 def check_images(name: str, shape: tuple[int | None, ...]) -> None:
     """Refuse what is not a batch of channels-last images.
 

@@ -88,6 +88,7 @@ def residual_features(
         x = _residual_block(x, width, stride)
     x = _activation(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.BatchNormalization()(x)
     return keras.Model(patch, keras.layers.UnitNormalization()(x), name=name)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from attention_sampling.checks import check_inputs
 from attention_sampling.layers import ActivityRegularizer, Expectation, SamplePatches
 
 
@@ -91,7 +92,7 @@ def attention_sampling(
     )
 
     def apply(inputs: Any) -> list[Any]:
-        x_low, x_high = inputs
+        x_low, x_high = check_inputs(inputs, "x_low", "x_high")
         attention_map = attention(x_low)
         if regularize is not None:
             attention_map = regularize(attention_map)

@@ -45,9 +45,11 @@ def draw_cells(
     """
     attention = ops.cast(attention, "float32")
     if replace:
-        return ops.cast(
-            keras.random.categorical(ops.log(attention), n_patches, seed=seed), "int32"
-        )
+        logits = ops.log(_drawable(attention))
+        return ops.cast(keras.random.categorical(logits, n_patches, seed=seed), "int32")
+    if isinstance(seed, int):
+        # Two draws from one int would be the same numbers twice.
+        seed = keras.random.SeedGenerator(seed)
     # Cell i rings first with probability a_i / sum(a) if its clock is an
     # exponential variate of rate a_i; the order of rings is the order of draws.
     shape = ops.shape(attention)
@@ -55,6 +57,17 @@ def draw_cells(
     keys = ops.where(ops.isnan(keys), float("inf"), keys)
     _, cells = ops.top_k(keys, n_patches)
     return ops.cast(cells, "int32")
+
+
+def _drawable(attention: Any) -> Any:
+    """Return attention that can be drawn from: NaN cells alone where there are any,
+    all cells alike where there is no attention.
+    """
+    nan = ops.isnan(attention)
+    broken = ops.any(nan, axis=1, keepdims=True)
+    attention = ops.where(broken, ops.cast(nan, "float32"), attention)
+    empty = ops.all(attention == 0, axis=1, keepdims=True)
+    return ops.where(empty, 1.0, attention)
 
 
 def _exponential(shape: Any, seed: Any) -> Any:

@@ -125,6 +125,7 @@ def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> A
     [[11, 0], [15, 0]]
     """
     batch, height, width, channels = ops.shape(x_high)
+    origins = ops.cast(origins, "int32")
     rows = origins[..., 0, None] + ops.arange(patch_size[0], dtype="int32")
     columns = origins[..., 1, None] + ops.arange(patch_size[1], dtype="int32")
     inside = _inside(rows, height)[..., :, None] & _inside(columns, width)[..., None, :]
@@ -139,6 +140,7 @@ def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> A
         )
     rows = ops.cast(ops.clip(rows, 0, height - 1), dtype)
     columns = ops.cast(ops.clip(columns, 0, width - 1), dtype)
+    height, width = ops.cast(height, dtype), ops.cast(width, dtype)
     pixels = ((image * height + rows) * width)[..., :, None] + columns[..., None, :]
     patches = ops.take(ops.reshape(x_high, (-1, channels)), pixels, axis=0)
     return ops.where(inside[..., None], patches, ops.zeros((), dtype=patches.dtype))

@@ -1,8 +1,21 @@
 """Fixtures of all tests."""
 
-import keras
+import os
+import tempfile
+
 import numpy as np
 import pytest
+
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # Most of the time goes into compiling: do it fast, and the same program once.
+    # JAX reads these when it is imported, which the import of keras does.
+    _compiled = tempfile.TemporaryDirectory(prefix="jax-", ignore_cleanup_errors=True)
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled.name)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import keras
 
 
 @pytest.fixture(autouse=True)

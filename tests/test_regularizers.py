@@ -14,7 +14,7 @@ from attention_sampling import MultinomialEntropy, multinomial_entropy
 def test_value_is_the_reference(shape, rng):
     cells = int(np.prod(shape[1:]))
     attention = rng.dirichlet(np.ones(cells), size=shape[0]).reshape(shape)
-    value = multinomial_entropy(0.3, eps=1e-3)(ops.array(attention, "float32"))
+    value = MultinomialEntropy(0.3, eps=1e-3)(ops.array(attention, "float32"))
     assert float(value) == pytest.approx(
         0.3 * reference.negative_entropy(attention, eps=1e-3), rel=1e-5
     )
@@ -77,3 +77,10 @@ def test_refuses_eps_that_is_not_positive(eps):
         ValueError, match=f"`eps` must be positive. Received: eps={eps}"
     ):
         MultinomialEntropy(eps=eps)
+
+
+def test_goes_by_its_other_name():
+    """`multinomial_entropy(strength)` makes a regularizer, as in the package ats."""
+    regularizer = multinomial_entropy(0.3)
+    assert isinstance(regularizer, MultinomialEntropy)
+    assert regularizer.strength == 0.3

@@ -106,15 +106,18 @@ def test_tiny_attention_is_drawn_before_zero():
     np.testing.assert_array_equal(drawn, repeat([1, 2], 1000))
 
 
-def test_a_cell_of_nan_attention_is_always_drawn():
+@pytest.mark.parametrize("replace", MODES)
+def test_a_cell_of_nan_attention_is_always_drawn(replace):
     attention = np.full((200, 50), 0.02)
     attention[:, 37] = np.nan
-    drawn = draw(attention, 3)
+    drawn = draw(attention, 3, replace)
     assert np.all((drawn == 37).any(axis=1))
 
 
-def test_attention_of_nan_only_stays_in_range():
-    drawn = draw(np.full((3, 7), np.nan), 4)
+@pytest.mark.parametrize("replace", MODES)
+@pytest.mark.parametrize("attention", [np.nan, 0.0])
+def test_attention_without_any_mass_stays_in_range(attention, replace):
+    drawn = draw(np.full((3, 7), attention), 4, replace)
     assert drawn.min() >= 0
     assert drawn.max() < 7
 

@@ -27,7 +27,7 @@ _VERSION = 1  # raise it whenever the pictures change
 _SETTINGS_FILE = "road_scenes.json"
 _SMALLEST = 240  # pixels: the signs do not shrink with the image
 
-
+# Class id, left, top, right, bottom.
 Annotation = tuple[int, int, int, int, int]
 
 

@@ -3,12 +3,14 @@
 import keras
 from keras import ops
 
-from attention_sampling.checks import common_batch
+from attention_sampling.checks import check_inputs, common_batch
 from attention_sampling.estimators import (
     ordered_weights,
     weighted_sum,
     with_replacement_weights,
 )
+
+_INPUTS = ("features", "sampled_attention")
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
@@ -54,7 +56,7 @@ class Expectation(keras.layers.Layer):
         self.replace = replace
 
     def call(self, inputs):
-        features, sampled_attention = inputs
+        features, sampled_attention = check_inputs(inputs, *_INPUTS)
         self.compute_output_shape([features.shape, sampled_attention.shape])
         dtype = keras.backend.result_type(
             features.dtype, sampled_attention.dtype, "float32"
@@ -66,7 +68,7 @@ class Expectation(keras.layers.Layer):
         return weighted_sum(features, sampled_attention, weights)
 
     def compute_output_spec(self, inputs):
-        features, sampled_attention = inputs
+        features, sampled_attention = check_inputs(inputs, *_INPUTS)
         shape = self.compute_output_shape([features.shape, sampled_attention.shape])
         dtype = keras.backend.result_type(
             features.dtype, sampled_attention.dtype, "float32"
@@ -74,7 +76,7 @@ class Expectation(keras.layers.Layer):
         return keras.KerasTensor(shape, dtype=dtype)
 
     def compute_output_shape(self, input_shape):
-        features, sampled_attention = map(tuple, input_shape)
+        features, sampled_attention = map(tuple, check_inputs(input_shape, *_INPUTS))
         if (
             len(sampled_attention) != 2
             or len(features) < 3

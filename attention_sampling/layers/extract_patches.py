@@ -2,8 +2,15 @@
 
 import keras
 
-from attention_sampling.checks import check_images, check_pair, common_batch
+from attention_sampling.checks import (
+    check_images,
+    check_inputs,
+    check_pair,
+    common_batch,
+)
 from attention_sampling.windows import extract_patches
+
+_INPUTS = ("x_high", "origins")
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
@@ -27,7 +34,7 @@ class ExtractPatches(keras.layers.Layer):
 
     Raises:
         ValueError: a patch size that is not positive; inputs of other ranks or of
-            different batch; channels-first images.
+            different batch; origins that are no integers; channels-first images.
 
     Example:
 
@@ -46,17 +53,19 @@ class ExtractPatches(keras.layers.Layer):
         self.patch_size = check_pair("patch_size", patch_size)
 
     def call(self, inputs):
-        x_high, origins = inputs
+        x_high, origins = check_inputs(inputs, *_INPUTS)
         self.compute_output_shape([x_high.shape, origins.shape])
+        self._check_dtype(origins)
         return extract_patches(x_high, origins, self.patch_size)
 
     def compute_output_spec(self, inputs):
-        x_high, origins = inputs
+        x_high, origins = check_inputs(inputs, *_INPUTS)
         shape = self.compute_output_shape([x_high.shape, origins.shape])
+        self._check_dtype(origins)
         return keras.KerasTensor(shape, dtype=x_high.dtype)
 
     def compute_output_shape(self, input_shape):
-        x_high, origins = map(tuple, input_shape)
+        x_high, origins = map(tuple, check_inputs(input_shape, *_INPUTS))
         check_images("x_high", x_high)
         if len(origins) != 3 or origins[2] != 2:
             raise ValueError(
@@ -65,6 +74,14 @@ class ExtractPatches(keras.layers.Layer):
             )
         batch = common_batch(x_high=x_high, origins=origins)
         return (batch, origins[1], *self.patch_size, x_high[3])
+
+    def _check_dtype(self, origins):
+        dtype = keras.backend.standardize_dtype(origins.dtype)
+        if "int" not in dtype:
+            raise ValueError(
+                "`origins` must be integers, the row and column of a pixel. "
+                f"Received: origins.dtype={dtype}"
+            )
 
     def get_config(self):
         return {**super().get_config(), "patch_size": self.patch_size}

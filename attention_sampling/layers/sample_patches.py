@@ -3,10 +3,18 @@
 import keras
 from keras import ops
 
-from attention_sampling.checks import check_images, check_pair, common_batch
+from attention_sampling.checks import (
+    check_count,
+    check_images,
+    check_inputs,
+    check_pair,
+    common_batch,
+)
 from attention_sampling.layers.extract_patches import ExtractPatches
 from attention_sampling.sampling import draw_cells
 from attention_sampling.windows import window_origins
+
+_INPUTS = ("x_low", "x_high", "attention")
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
@@ -76,18 +84,9 @@ class SamplePatches(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        if not isinstance(n_patches, int) or n_patches <= 0:
-            raise ValueError(
-                f"`n_patches` must be a positive int. Received: n_patches={n_patches!r}"
-            )
-        if receptive_field < 0:
-            raise ValueError(
-                "`receptive_field` must be 0 or the positive number of pixels of the "
-                f"view a cell sees. Received: receptive_field={receptive_field}"
-            )
-        self.n_patches = n_patches
+        self.n_patches = check_count("n_patches", n_patches, smallest=1)
         self.patch_size = check_pair("patch_size", patch_size)
-        self.receptive_field = receptive_field
+        self.receptive_field = check_count("receptive_field", receptive_field, 0)
         self.replace = replace
         self.use_logits = use_logits
         self.seed = seed
@@ -96,11 +95,11 @@ class SamplePatches(keras.layers.Layer):
         self.extract_patches = ExtractPatches(self.patch_size)
 
     def build(self, input_shape):
-        self._check_shapes(*input_shape)
+        self._check_shapes(*check_inputs(input_shape, *_INPUTS))
         self.built = True
 
     def call(self, inputs):
-        x_low, x_high, attention = inputs
+        x_low, x_high, attention = check_inputs(inputs, *_INPUTS)
         self._check_shapes(x_low.shape, x_high.shape, attention.shape)
         _, rows, columns = ops.shape(attention)
         dtype = keras.backend.result_type(attention.dtype, "float32")
@@ -127,7 +126,7 @@ class SamplePatches(keras.layers.Layer):
         return [*outputs, origins] if self.return_origins else outputs
 
     def compute_output_spec(self, inputs):
-        x_low, x_high, attention = inputs
+        x_low, x_high, attention = check_inputs(inputs, *_INPUTS)
         shapes = self.compute_output_shape([x_low.shape, x_high.shape, attention.shape])
         dtypes = [
             x_high.dtype,

@@ -104,3 +104,8 @@ def test_refuses_another_batch():
         ValueError, match="features and sampled_attention must hold the same number"
     ):
         Expectation()([keras.KerasTensor((2, 3, 4)), keras.KerasTensor((3, 3))])
+
+
+def test_refuses_another_number_of_inputs():
+    with pytest.raises(ValueError, match=r"2 inputs, \[features, sampled_attention\]"):
+        Expectation()([keras.Input((3, 2))] * 3)

@@ -68,3 +68,16 @@ def test_refuses_channels_first():
     keras.config.set_image_data_format("channels_first")
     with pytest.raises(ValueError, match="channels-last images"):
         ExtractPatches(4)([ops.ones((2, 9, 9, 3)), ops.ones((2, 1, 2), dtype="int32")])
+
+
+def test_refuses_origins_between_pixels():
+    images, origins = keras.Input((9, 9, 3)), keras.Input((3, 2), dtype="float32")
+    with pytest.raises(ValueError, match=r"integers.*origins\.dtype=float32"):
+        ExtractPatches(4)([images, origins])
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_refuses_another_number_of_inputs(inputs):
+    images = [keras.Input((9, 9, 3))] * inputs
+    with pytest.raises(ValueError, match=r"2 inputs, \[x_high, origins\]\. Received: "):
+        ExtractPatches(4)(images)

@@ -250,3 +250,20 @@ def test_refuses_before_training():
     attention = keras.layers.Reshape((4, 4))(keras.layers.Conv2D(1, 1)(x_low))
     with pytest.raises(ValueError, match="Cannot draw 17 different cells"):
         SamplePatches(17, 5)([x_low, x_high, attention])
+
+
+def test_refuses_another_number_of_inputs():
+    images = [keras.Input((9, 9, 3))] * 2
+    with pytest.raises(ValueError, match=r"3 inputs, \[x_low, x_high, attention\]"):
+        SamplePatches(2, 4)(images)
+
+
+@pytest.mark.parametrize("number", [2.5, None, True])
+def test_refuses_receptive_fields_that_are_no_ints(number):
+    with pytest.raises(ValueError, match=f"Received: receptive_field={number}"):
+        SamplePatches(2, 4, receptive_field=number)
+
+
+def test_takes_numbers_of_numpy():
+    config = SamplePatches(np.int64(2), 4, receptive_field=np.int32(3)).get_config()
+    assert (type(config["n_patches"]), type(config["receptive_field"])) == (int, int)

@@ -1,0 +1,53 @@
+"""The code in the documentation runs as it stands."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(
+    r"^\.\. code-block:: python\n(?P<options>(?:   :.*\n)*)\n(?P<code>(?:   .*\n|\n)+)",
+    re.MULTILINE,
+)
+
+
+def python_blocks(page):
+    """Yield the code of each Python block, at its line, and its caption if any."""
+    text = (ROOT / page).read_text("utf-8")
+    for match in BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start("code"))
+        caption = re.search(r":caption: (.+)", match["options"])
+        code = "\n" * line + textwrap.dedent(match["code"])
+        yield code, caption and caption[1]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.rst",
+        "docs/quickstart.rst",
+        "docs/how_it_works.rst",
+        "docs/coming_from_ats.rst",
+    ],
+)
+def test_code_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    n_blocks = 0
+    for code, caption in python_blocks(page):
+        n_blocks += 1
+        if caption is None:
+            exec(compile(code, page, "exec"), names)
+        else:  # a file of its own, run by a process of its own
+            (tmp_path / caption).write_text(code)
+            subprocess.run(
+                [sys.executable, caption],
+                check=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+    assert n_blocks
