@@ -1,0 +1,105 @@
+"""Configuration of Sphinx: ``sphinx-build -W -n -b html docs docs/_build/html``."""
+
+import html
+import inspect
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# The package beside this folder, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
+
+import attention_sampling
+
+logger = logging.getLogger(__name__)
+
+project = "attention-sampling"
+author = "the attention-sampling authors"
+version = release = attention_sampling.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+default_role = "code"
+math_number_all = False
+
+html_theme = "furo"
+html_title = f"attention-sampling {version}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_math_renderer = "mathml"
+html_show_sourcelink = False
+html_show_copyright = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_custom_sections = ["Input shape", "Output shape", "Reference"]
+
+# Names of other packages: their documentation is not looked up, which would need the
+# network.
+nitpick_ignore_regex = [
+    ("py:.*", r"(collections|keras|numpy|np|os|pathlib|tensorflow|tf|typing)\..*"),
+    ("py:.*", r"(KerasTensor|Parsed|optional)"),
+]
+
+
+def show_init_signature(app, what, name, obj, options, signature, return_annotation):
+    """Show the arguments of ``__init__``: those of Keras' ``__new__`` say nothing."""
+    if what != "class" or "keras" not in {
+        base.__module__.partition(".")[0] for base in inspect.getmro(obj)
+    }:
+        return None
+    parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+    return str(inspect.Signature(parameters)), ""
+
+
+def write_inline_math(translator, node):
+    """Write a formula as MathML, which browsers show without a script."""
+    translator.body.append(_to_mathml(node))
+    raise nodes.SkipNode
+
+
+def write_math_block(translator, node):
+    """Write a displayed formula as MathML, with its number if it has a label."""
+    translator.body.append(translator.starttag(node, "div", CLASS="math"))
+    translator.body.append(_to_mathml(node, as_block=True))
+    if node["number"]:
+        translator.body.append(f'<span class="eqno">({node["number"]})')
+        translator.add_permalink_ref(node, "Link to this equation")
+        translator.body.append("</span>")
+    translator.body.append("</div>\n")
+    raise nodes.SkipNode
+
+
+def _to_mathml(node, as_block=False):
+    try:
+        return tex2mathml(node.astext(), as_block=as_block)
+    except MathError as error:
+        logger.warning("%s in %r", error, node.astext(), location=node)
+        return html.escape(node.astext())
+
+
+def setup(app):
+    """Register what stands above."""
+    app.connect("autodoc-process-signature", show_init_signature)
+    app.add_html_math_renderer(
+        "mathml", (write_inline_math, None), (write_math_block, None)
+    )
