@@ -57,7 +57,8 @@ def residual_features(
     """Build a pre-activation residual network with features of unit norm.
 
     The feature network of the paper's speed-limit experiment. Features of equal norm
-    make the attention the sampling distribution of least variance.
+    make the attention the sampling distribution of least variance. Not in the paper:
+    they are batch-normalized before, so that they do not all point the same way.
 
     Args:
         patch_shape: (height, width, channels) of the patches, pixels 0 to 255.
@@ -88,7 +89,9 @@ def residual_features(
         x = _residual_block(x, width, stride)
     x = _activation(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.BatchNormalization()(x)
+    # Centred features differ in direction instead of sharing one, so that each patch
+    # counts from the beginning and the attention gradient has less noise.
+    x = _normalization(x)
     return keras.Model(patch, keras.layers.UnitNormalization()(x), name=name)
 
 
@@ -102,7 +105,12 @@ def _residual_block(x, filters, stride):
 
 
 def _activation(x):
-    return keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.layers.ReLU()(_normalization(x))
+
+
+def _normalization(x):
+    # Patches change with the attention: statistics must follow within tens of steps.
+    return keras.layers.BatchNormalization(momentum=0.9)(x)
 
 
 def _convolution(x, filters, size=3, stride=1):
