@@ -46,12 +46,12 @@ from attention_sampling.views import view_and_image_dataset
 # What the settings are where the command line does not say: for the data set the
 # example draws, and for photographs of a megapixel (the paper's).
 DRAWN_SETTINGS = {
-    "epochs": 26,
+    "epochs": 30,
     "batch_size": 8,
     "n_patches": 6,
     "patch_size": 64,
     "scale": 0.25,
-    "learning_rate": 3e-3,
+    "learning_rate": 2e-3,
     "first_stride": 2,
     "test_fraction": 0.2,
 }
@@ -129,6 +129,12 @@ def parse_arguments(argv=None):
             help=f"{explanation} (default: {PHOTOGRAPH_SETTINGS[name]}, for drawn scenes "
             f"{DRAWN_SETTINGS[name]})",
         )
+    training.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="begin with the networks of another run's model.keras; the classifier is "
+        "new, so the classes may differ",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--output", metavar="DIR", default="runs/speed_limits")
     output.add_argument(
@@ -203,6 +209,19 @@ def build_model(arguments, n_classes, image_size, total_steps):
         metrics=["accuracy"],
     )
     return model
+
+
+def copy_networks(model, path):
+    """Begin with the attention and the feature network of another run's model."""
+    donor = keras.saving.load_model(path, compile=False)
+    for name in ("attention", "feature"):
+        try:
+            model.get_layer(name).set_weights(donor.get_layer(name).get_weights())
+        except ValueError as error:
+            raise ValueError(
+                f"The {name} network of {path} is not like the one to be trained. Use a "
+                f"model of this example with the same --first-stride. {error}"
+            ) from error
 
 
 def build_augmentation(seed):
@@ -426,6 +445,8 @@ def main(argv=None):
     model = build_model(
         arguments, len(data.classes), image_size, steps * arguments.epochs
     )
+    if arguments.start_from is not None:
+        copy_networks(model, arguments.start_from)
     if arguments.profile:
         view_size = model.get_layer("view").output.shape[1:3]
         cost = profile_training(

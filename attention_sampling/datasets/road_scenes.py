@@ -34,7 +34,7 @@ Annotation = tuple[int, int, int, int, int]
 def draw_scene(
     rng: np.random.Generator,
     limit: int | None = None,
-    size: tuple[int, int] = (288, 384),
+    size: tuple[int, int] = (240, 320),
 ) -> tuple[np.ndarray, list[Annotation]]:
     """Draw one road scene.
 
@@ -58,7 +58,7 @@ def draw_scene(
 
     >>> image, signs = draw_scene(np.random.default_rng(0), limit=50)
     >>> image.shape, image.dtype.name, signs[0][0]
-    ((288, 384, 3), 'uint8', 2)
+    ((240, 320, 3), 'uint8', 2)
     """
     if limit is not None and limit not in LIMIT_CLASSES:
         raise ValueError(
@@ -84,7 +84,7 @@ def draw_scene(
 def write_road_scenes(
     directory: str | os.PathLike[str],
     n_images: int = 960,
-    size: tuple[int, int] = (288, 384),
+    size: tuple[int, int] = (240, 320),
     seed: int = 0,
     progress: bool = True,
 ) -> None:

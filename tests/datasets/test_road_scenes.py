@@ -55,7 +55,7 @@ def test_scene_holds_one_limit_or_none(limit):
 
 
 def test_default_scene_has_the_documented_size():
-    assert draw_scene(np.random.default_rng(0))[0].shape == (288, 384, 3)
+    assert draw_scene(np.random.default_rng(0))[0].shape == (240, 320, 3)
 
 
 def test_signs_lie_apart_and_inside():

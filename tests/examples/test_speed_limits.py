@@ -136,6 +136,29 @@ def test_a_killed_run_goes_on(scenes, tmp_path):
     assert len(read_log(output)) == 5
 
 
+def test_starts_from_the_networks_of_another_run(finished, scenes, tmp_path):
+    donor = finished[0] / "model.keras"
+    arguments = small_run(scenes, tmp_path / "run", f"--start-from={donor}")
+    run(*arguments, "--epochs=1", "--learning-rate=0", "--pictures=0")
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    donor = keras.saving.load_model(donor)
+    for name in ("attention", "feature"):
+        ours, theirs = (m.get_layer(name).trainable_variables for m in (model, donor))
+        for our, their in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(our, their)
+
+
+def test_networks_of_another_kind_are_refused(finished, scenes, tmp_path):
+    other = tmp_path / "other.keras"
+    view = keras.Input((None, None, 3))
+    attention = keras.layers.Conv2D(2, 3, name="attention")(view)
+    keras.Model(view, attention).save(other)
+    arguments = small_run(scenes, tmp_path / "run", f"--start-from={other}")
+    line = run(*arguments, code=1)
+    assert not (tmp_path / "run").exists()
+    assert "other.keras" in line or "first-stride" in line
+
+
 def test_profile_prints_time_and_memory(scenes, tmp_path):
     printed = run(*small_run(scenes, tmp_path / "profile", "--profile"))
     assert " ms and " in printed
