@@ -28,7 +28,7 @@ setup(
     packages=find_packages(include=["attention_sampling", "attention_sampling.*"]),
     package_data={"attention_sampling": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy>=1.26", "wrapt>=1.14"],
+    install_requires=["tensorflow>=2.18", "keras>=3.10", "numpy>=1.26", "wrapt>=1.14"],
     extras_require={
         "examples": EXAMPLES,
         "test": [*EXAMPLES, "hypothesis>=6.100", "pytest>=8.0"],
@@ -37,7 +37,6 @@ setup(
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
-        "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
@@ -11,7 +12,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     The file holds the weights, the state of the optimizer and that of the layers'
     random numbers. It is written under a temporary name and renamed, so that a process
-    killed at any moment leaves the last whole epoch.
+    killed at any moment leaves the last whole epoch. An epoch whose loss is not finite is
+    not saved.
 
     Args:
         path: the ``.keras`` file to write.
@@ -34,8 +36,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        """Replace the file by the model as it is now."""
-        save_model(self.model, self.path)
+        """Replace the file by the model as it is now, unless the training diverged."""
+        if np.isfinite((logs or {}).get("loss", 0.0)):
+            save_model(self.model, self.path)
 
 
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:

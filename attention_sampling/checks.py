@@ -119,7 +119,7 @@ def common_batch(**shapes: tuple[int | None, ...]) -> int | None:
     if len(set(known.values())) > 1:
         received = ", ".join(f"{name}.shape={shape}" for name, shape in shapes.items())
         raise ValueError(
-            f"{' and '.join(shapes)} must hold the same number of samples. "
+            f"{', '.join(shapes)} must hold the same number of samples. "
             f"Received: {received}"
         )
     return next(iter(known.values()), None)

@@ -64,8 +64,8 @@ def residual_features(
         patch_shape: (height, width, channels) of the patches, pixels 0 to 255.
         filters: channels of each residual block.
         strides: stride of each residual block.
-        first_stride: stride of the convolution before the blocks; 2 takes a third of the
-            time, for patches whose detail allows it.
+        first_stride: stride of the convolution before the blocks; 2 leaves a quarter of
+            the pixels to the blocks, for patches whose detail allows it.
         name: name of the model.
 
     Returns:

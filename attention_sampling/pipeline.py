@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from attention_sampling.checks import check_inputs
+from attention_sampling.checks import check_images, check_inputs
 from attention_sampling.layers import ActivityRegularizer, Expectation, SamplePatches
 
 
@@ -45,7 +45,8 @@ def attention_sampling(
         and images (batch, height, width, channels), to ``[features, attention,
         patches]``: the estimated feature (batch, dim), the attention map (batch, rows,
         columns), and the patches (batch, n_patches, patch_height, patch_width,
-        channels) in the dtype of ``x_high``. The attention at the drawn cells and where
+        channels) in the dtype of ``x_high``. In a subclassed model keep it as an
+        attribute, so that Keras tracks what it holds. The attention at the drawn cells and where
         the patches lie are the other outputs of the model's ``SamplePatches`` layer.
 
     Raises:
@@ -76,31 +77,64 @@ def attention_sampling(
     """
     if patch_size is None:
         patch_size = _input_size(feature)
-    sample_patches = SamplePatches(
-        n_patches,
-        patch_size,
-        receptive_field=receptive_field,
-        replace=replace,
-        seed=seed,
-        return_origins=True,
-    )
-    expectation = Expectation(replace=replace)
-    regularize = (
+    return _AttentionSampling(
+        attention,
+        feature,
+        SamplePatches(
+            n_patches,
+            patch_size,
+            receptive_field=receptive_field,
+            replace=replace,
+            seed=seed,
+            return_origins=True,
+        ),
+        Expectation(replace=replace),
         None
         if attention_regularizer is None
-        else ActivityRegularizer(attention_regularizer)
+        else ActivityRegularizer(attention_regularizer),
     )
 
-    def apply(inputs: Any) -> list[Any]:
-        x_low, x_high = check_inputs(inputs, "x_low", "x_high")
-        attention_map = attention(x_low)
-        if regularize is not None:
-            attention_map = regularize(attention_map)
-        patches, sampled_attention, _ = sample_patches([x_low, x_high, attention_map])
-        features = _features_of_patches(feature, patches)
-        return [expectation([features, sampled_attention]), attention_map, patches]
 
-    return apply
+class _AttentionSampling(keras.layers.Layer):
+    """The layers composed.
+
+    A functional model sees the layers inside, as this calls them on its tensors and
+    makes no node of its own. To a subclassed model that holds it as an attribute it is
+    a layer, whose weights, losses and random state Keras tracks.
+    """
+
+    def __init__(
+        self,
+        attention: Callable[[Any], Any],
+        feature: Callable[[Any], Any],
+        sample_patches: SamplePatches,
+        expectation: Expectation,
+        regularize: ActivityRegularizer | None,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.feature = feature
+        self.sample_patches = sample_patches
+        self.expectation = expectation
+        self.regularize = regularize
+        self.built = True
+
+    def __call__(self, inputs: Any) -> list[Any]:
+        x_low, x_high = check_inputs(inputs, "x_low", "x_high")
+        check_images("x_low", x_low.shape)
+        check_images("x_high", x_high.shape)
+        attention_map = self.attention(x_low)
+        if self.regularize is not None:
+            attention_map = self.regularize(attention_map)
+        patches, sampled_attention, _ = self.sample_patches(
+            [x_low, x_high, attention_map]
+        )
+        features = _features_of_patches(self.feature, patches)
+        return [
+            self.expectation([features, sampled_attention]),
+            attention_map,
+            patches,
+        ]
 
 
 def _input_size(feature: Any) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 # What tf.io decodes inside the graph; the rest goes through Pillow.
-_TENSORFLOW_FORMATS = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
+_TENSORFLOW_FORMATS = {".jpeg", ".jpg", ".png"}
 
 
 def view_and_image_dataset(

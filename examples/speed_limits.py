@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import attention_sampling as ats
 from attention_sampling.callbacks import attention_viewer, draw_attention
-from attention_sampling.checkpoint import EpochCheckpoint, completed_epochs, save_model
+from attention_sampling.checkpoint import EpochCheckpoint, completed_epochs
 from attention_sampling.datasets.road_scenes import write_road_scenes
 from attention_sampling.datasets.speed_limits import (
     check_images,
@@ -46,7 +46,7 @@ from attention_sampling.views import view_and_image_dataset
 # What the settings are where the command line does not say: for the data set the
 # example draws, and for photographs of a megapixel (the paper's).
 DRAWN_SETTINGS = {
-    "epochs": 30,
+    "epochs": 24,
     "batch_size": 8,
     "n_patches": 6,
     "patch_size": 64,
@@ -121,7 +121,11 @@ def parse_arguments(argv=None):
         ("patch_size", int, "in full-resolution pixels"),
         ("scale", float, "of the view to the image"),
         ("learning_rate", float, "of Adam, falling to 0 by a cosine"),
-        ("first_stride", int, "of the feature network; 2 is three times faster than 1"),
+        (
+            "first_stride",
+            int,
+            "of the feature network; 2 is faster, 1 sees more detail",
+        ),
     ):
         training.add_argument(
             f"--{name.replace('_', '-')}",
@@ -137,10 +141,11 @@ def parse_arguments(argv=None):
     )
     output = parser.add_argument_group("output")
     output.add_argument("--output", metavar="DIR", default="runs/speed_limits")
-    output.add_argument(
+    earlier = output.add_mutually_exclusive_group()
+    earlier.add_argument(
         "--resume", action="store_true", help="go on with the run in --output"
     )
-    output.add_argument(
+    earlier.add_argument(
         "--overwrite", action="store_true", help="delete the run in --output first"
     )
     output.add_argument(
@@ -161,6 +166,9 @@ def parse_arguments(argv=None):
             parser.error(f"--{name.replace('_', '-')} must be positive")
     if not 0 < arguments.scale <= 1:
         parser.error("--scale must be above 0 and at most 1")
+    for name in ("learning_rate", "entropy", "pictures"):
+        if not 0 <= getattr(arguments, name) < float("inf"):
+            parser.error(f"--{name.replace('_', '-')} must be at least 0 and finite")
     if arguments.download and not arguments.dataset:
         parser.error("--download needs --dataset DIR, where to put the images")
     return arguments
@@ -187,6 +195,12 @@ def build_model(arguments, n_classes, image_size, total_steps):
     # A view of 8 n pixels leaves no rest when the attention network pools 8 x 8.
     view_size = [8 * round(extent * arguments.scale / 8) for extent in image_size]
     patch_shape = (arguments.patch_size, arguments.patch_size, 3)
+    if min(view_size) < SPEED_LIMITS_RECEPTIVE_FIELD + 7:
+        raise ValueError(
+            "The view is too small for the attention network. Expected: at least 16 "
+            f"pixels each way. Received: --scale {arguments.scale}, which makes "
+            f"{view_size[1]} x {view_size[0]}"
+        )
     view = keras.Input((*view_size, 3), name="view")
     image = keras.Input((*image_size, 3), name="image", dtype="uint8")
     features, _, _ = ats.attention_sampling(
@@ -219,17 +233,19 @@ def copy_networks(model, path):
             model.get_layer(name).set_weights(donor.get_layer(name).get_weights())
         except ValueError as error:
             raise ValueError(
-                f"The {name} network of {path} is not like the one to be trained. Use a "
-                f"model of this example with the same --first-stride. {error}"
+                f"{path} has no {name} network like the one to be trained. Expected: the "
+                f"model.keras of a run of this example. Received: {error}"
             ) from error
 
 
 def build_augmentation(seed):
     """Return a random change of one image: place, contrast, brightness."""
+    # The same seed in all would draw the same numbers: dark images would be flat.
+    move, stretch, light = map(int, np.random.SeedSequence(seed).generate_state(3))
     layers = [
-        keras.layers.RandomTranslation(0.05, 0.05, interpolation="nearest", seed=seed),
-        keras.layers.RandomContrast(0.2, value_range=(0, 255), seed=seed),
-        keras.layers.RandomBrightness(0.1, value_range=(0, 255), seed=seed),
+        keras.layers.RandomTranslation(0.05, 0.05, interpolation="nearest", seed=move),
+        keras.layers.RandomContrast(0.2, value_range=(0, 255), seed=stretch),
+        keras.layers.RandomBrightness(0.1, value_range=(0, 255), seed=light),
     ]
 
     def augment(image):
@@ -282,7 +298,13 @@ def check_output(arguments, output):
             f"{output} holds a run. Go on with it by --resume, delete it by --overwrite, "
             "or choose another directory by --output."
         )
-    earlier = json.loads((output / "settings.json").read_text())
+    try:
+        earlier = json.loads((output / "settings.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The settings of the run in {output} cannot be read ({error}). Delete the "
+            "run by --overwrite, or choose another directory by --output."
+        ) from error
     differing = [
         f"--{name.replace('_', '-')} was {earlier.get(name)}, is {value}"
         for name, value in run_settings(arguments).items()
@@ -301,12 +323,11 @@ def begin_output(arguments, output):
     for name in RUN_FILES if not arguments.resume else ():
         path = output / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    write_json(output / "settings.json", run_settings(arguments))
 
 
 def write_json(path, content):
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     os.replace(part, path)
 
 
@@ -351,6 +372,14 @@ def train(arguments, model, data, image_size, output):
         model.load_weights(checkpoint)
         epochs = completed_epochs(model, steps)
         print(f"Going on after epoch {epochs}.")
+        if epochs > arguments.epochs:
+            raise ValueError(
+                f"The run in {output} has {epochs} epochs already. Expected: at least as "
+                f"many. Received: --epochs {arguments.epochs}"
+            )
+    elif arguments.resume:
+        print(f"{output} holds no whole epoch yet: beginning.")
+    write_json(output / "settings.json", run_settings(arguments))
     cut_log(log, epochs)
     view_size = model.get_layer("view").output.shape[1:3]
     model.fit(
@@ -371,8 +400,6 @@ def train(arguments, model, data, image_size, output):
         shuffle=False,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    if not checkpoint.exists():
-        save_model(model, checkpoint)
 
 
 def draw_pictures(arguments, model, data, image_size, output):
@@ -445,7 +472,8 @@ def main(argv=None):
     model = build_model(
         arguments, len(data.classes), image_size, steps * arguments.epochs
     )
-    if arguments.start_from is not None:
+    begun = arguments.resume and (output / "model.keras").exists()
+    if arguments.start_from is not None and not begun:
         copy_networks(model, arguments.start_from)
     if arguments.profile:
         view_size = model.get_layer("view").output.shape[1:3]
@@ -465,7 +493,9 @@ def main(argv=None):
     train(arguments, model, data, image_size, output)
     view_size = model.get_layer("view").output.shape[1:3]
     test = build_dataset(arguments, data.test, image_size, view_size)
-    scores = model.evaluate(test, return_dict=True, verbose=0)
+    scores = model.evaluate(
+        test, return_dict=True, verbose=1 if sys.stdout.isatty() else 2
+    )
     rows = read_log(output / "log.csv", arguments.epochs)
     most_frequent = max(Counter(sample.label for sample in data.test).values())
     metrics = {
@@ -488,6 +518,12 @@ def main(argv=None):
             "python": platform.python_version(),
         },
     }
+    if not np.isfinite(scores["loss"]):
+        raise ValueError(
+            f"The training diverged after {len(rows)} epochs. Expected: a finite loss. "
+            f"Received: test loss {scores['loss']}; try a lower --learning-rate, in "
+            "another --output"
+        )
     write_json(output / "metrics.json", metrics)
     draw_curve(rows, output / "curve.png")
     draw_pictures(arguments, model, data, image_size, output)
@@ -501,5 +537,5 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, tf.errors.OpError) as error:
         sys.exit(f"error: {error}")

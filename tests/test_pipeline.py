@@ -414,3 +414,56 @@ def test_refuses_one_input():
     sample = attention_sampling(None, None, patch_size=4)
     with pytest.raises(ValueError, match=r"2 inputs, \[x_low, x_high\]"):
         sample(keras.Input((9, 9, 3)))
+
+
+class Subclassed(keras.Model):
+    """A model written as a class, which makes its tensors when it is called."""
+
+    def __init__(self):
+        super().__init__()
+        attention = keras.Sequential(
+            [keras.layers.Conv2D(1, 1), SampleSoftmax(squeeze_channels=True)]
+        )
+        feature = keras.Sequential(
+            [keras.layers.Flatten(), keras.layers.Dense(3, activation="relu")]
+        )
+        self.sample = attention_sampling(
+            attention,
+            feature,
+            patch_size=4,
+            n_patches=2,
+            attention_regularizer=MultinomialEntropy(0.1),
+            seed=0,
+        )
+        self.classify = keras.layers.Dense(1)
+
+    def call(self, inputs):
+        features, _, _ = self.sample(inputs)
+        return self.classify(features)
+
+
+def test_a_subclassed_model_keeps_losses_weights_and_random_state(rng, tmp_path):
+    inputs = [
+        rng.normal(size=(4, 6, 6, 1)).astype("float32"),
+        rng.normal(size=(4, 24, 24, 1)).astype("float32"),
+    ]
+    model = Subclassed()
+    model.compile("sgd", "mse")
+    first = model.predict(inputs, verbose=0)
+    assert not np.allclose(first, model.predict(inputs, verbose=0))
+    assert len(model.trainable_variables) == 6
+    model(inputs)
+    assert len(model.losses) == 1
+    assert float(ops.convert_to_numpy(model.losses[0])) < -0.1
+    kernels = [v for v in model.trainable_variables if len(v.shape) > 1]
+    before = [ops.convert_to_numpy(kernel) for kernel in kernels]
+    model.fit(inputs, np.ones((4, 1)), verbose=0)
+    for variable, value in zip(kernels, before, strict=True):
+        assert not np.allclose(ops.convert_to_numpy(variable), value)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = Subclassed()
+    other.predict(inputs, verbose=0)
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(
+        other.predict(inputs, verbose=0), model.predict(inputs, verbose=0), rtol=1e-5
+    )

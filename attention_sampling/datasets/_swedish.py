@@ -79,9 +79,11 @@ def _parse_line(line: str) -> tuple[str, tuple[_Seen, ...]]:
     image, colon, rest = line.partition(":")
     if not image or not colon:
         raise ValueError("no image name before a colon")
-    entries = (entry.strip() for entry in rest.split(";"))
+    entries = (entry.strip(" ,") for entry in rest.split(";"))
     return image.strip(), tuple(
-        _parse_sign(entry) for entry in entries if entry not in ("", "MISC_SIGNS")
+        _parse_sign(entry)
+        for entry in entries
+        if entry.partition(",")[0].strip() not in ("", "MISC_SIGNS")
     )
 
 
@@ -95,7 +97,7 @@ def _parse_sign(entry: str) -> _Seen:
     numbers = []
     for corner in corners:
         match = _NUMBER.fullmatch(corner)
-        if match is None:
+        if match is None or len(match[1]) > 20:
             raise ValueError(f"{corner!r} is not a number of pixels")
         numbers.append(round(float(match[1])))
     if name not in CLASSES[1:]:

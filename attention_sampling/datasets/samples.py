@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm")
+# Suffix of a file name -> the format, as Pillow calls it, that it promises.
+IMAGE_FORMATS = {
+    ".bmp": "BMP",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".ppm": "PPM",
+}
+IMAGE_SUFFIXES = tuple(IMAGE_FORMATS)
 _NAMED_AT_MOST = 10
 
 Parsed = TypeVar("Parsed")
@@ -159,6 +167,10 @@ def _decode(path: str) -> tuple[int, int] | str:
 
     try:
         with Image.open(path) as image:
+            promised = IMAGE_FORMATS.get(Path(path).suffix.lower(), image.format)
+            # A reader that goes by the name would fail in the middle of a training.
+            if image.format not in (promised, "MPO"):
+                return f"its name says {promised}, it is {image.format}"
             image.load()
             return image.height, image.width
     except Exception as error:  # Pillow's readers raise nearly anything on bad bytes

@@ -194,7 +194,7 @@ def download_swedish(
         download(url, folder / "annotations.txt", md5=md5, progress=progress)
         images = folder / f"{name}Part0"
         archive = folder / f"{name}Part0.zip"
-        if not images.is_dir():
+        if not images.is_dir() or not any(images.iterdir()):
             download(f"{base_url}/{name}/{archive.name}", archive, progress=progress)
             try:
                 extract_zip(archive, images, progress=progress)

@@ -486,3 +486,10 @@ class TestRealBenchmark:
     def test_decodes(self):
         samples = load_speed_limits(GTSDB).train[:8]
         assert check_images(samples, progress=False) == (800, 1360)
+
+
+def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path):
+    path = tmp_path / "0.jpg"
+    Image.new("RGB", (8, 8)).save(path, "PPM")
+    with pytest.raises(ValueError, match="its name says JPEG, it is PPM"):
+        check_images([Sample(str(path), 0, ())], progress=False)

@@ -1,6 +1,7 @@
 """The example, with small settings, as a person runs it."""
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -134,6 +135,9 @@ def test_a_killed_run_goes_on(scenes, tmp_path):
     printed = run(*small_run(scenes, output, "--epochs=5", "--resume", "--pictures=0"))
     assert "Going on after epoch 4" in printed
     assert len(read_log(output)) == 5
+    line = run(*small_run(scenes, output, "--epochs=2", "--resume"), code=1)
+    assert f"{output} has 5 epochs already" in line
+    assert len(read_log(output)) == 5
 
 
 def test_starts_from_the_networks_of_another_run(finished, scenes, tmp_path):
@@ -172,6 +176,7 @@ def test_profile_prints_time_and_memory(scenes, tmp_path):
         (["--n-patches=1000"], "Cannot draw 1000 different cells"),
         (["--test-fraction=2"], "`test_fraction` is out of range"),
         (["--dataset=nowhere"], "The data set is not there"),
+        (["--scale=0.02"], "The view is too small for the attention network"),
     ],
 )
 def test_bad_settings_stop_before_training(scenes, tmp_path, more, message):
@@ -180,9 +185,39 @@ def test_bad_settings_stop_before_training(scenes, tmp_path, more, message):
     assert not (tmp_path / "run" / "log.csv").exists()
 
 
-def test_patch_size_must_be_positive(scenes, tmp_path):
-    line = run(*small_run(scenes, tmp_path / "run", "--patch-size=0"), code=2)
-    assert line.endswith("--patch-size must be positive")
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--patch-size=0"], "--patch-size must be positive"),
+        (["--entropy=nan"], "--entropy must be at least 0 and finite"),
+        (["--resume", "--overwrite"], "not allowed with argument --resume"),
+    ],
+)
+def test_options_out_of_range_are_refused(scenes, tmp_path, more, message):
+    line = run(*small_run(scenes, tmp_path / "run", *more), code=2)
+    assert line.endswith(message)
+
+
+def test_a_training_that_diverges_says_so_and_keeps_no_model(scenes, tmp_path):
+    arguments = small_run(scenes, tmp_path / "run", "--learning-rate=1e38")
+    line = run(*arguments, "--epochs=1", code=1)
+    assert line.startswith("error: The training diverged")
+    assert not (tmp_path / "run" / "model.keras").exists()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_augmentations_are_independent():
+    spec = importlib.util.spec_from_file_location("speed_limits_example", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    augment = example.build_augmentation(0)
+    grey = np.full((8, 8, 3), 100, "float32")
+    grey[:4] = 140
+    images = np.stack([np.asarray(augment(grey)) for _ in range(60)])
+    contrast, light = images.std(axis=(1, 2, 3)), images.mean(axis=(1, 2, 3))
+    assert contrast.std() > 1
+    assert light.std() > 5
+    assert abs(np.corrcoef(contrast, light)[0, 1]) < 0.5
 
 
 def test_a_broken_image_is_named_before_training(scenes, tmp_path):
