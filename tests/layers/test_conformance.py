@@ -237,7 +237,10 @@ class TestEveryLayer:
         assert np.isfinite(model.train_on_batch(x, y))
         assert np.isfinite(model.predict_on_batch(x)).all()
 
-    @pytest.mark.skipif(BACKEND == "torch", reason="needs a C++ compiler")
+    @pytest.mark.skipif(
+        BACKEND == "torch",
+        reason="torch.compile of PyTorch 2.13 fails on models of these layers",
+    )
     def test_compiles(self, case):
         model, _ = model_of(case, jit_compile=True)
         x, y = arrays_of(case, samples=2), targets_of(model, samples=2)
