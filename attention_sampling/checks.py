@@ -117,9 +117,10 @@ def common_batch(**shapes: tuple[int | None, ...]) -> int | None:
     """
     known = {name: shape[0] for name, shape in shapes.items() if shape[0] is not None}
     if len(set(known.values())) > 1:
+        *others, last = shapes
         received = ", ".join(f"{name}.shape={shape}" for name, shape in shapes.items())
         raise ValueError(
-            f"{', '.join(shapes)} must hold the same number of samples. "
+            f"{', '.join(others)} and {last} must hold the same number of samples. "
             f"Received: {received}"
         )
     return next(iter(known.values()), None)

@@ -210,7 +210,7 @@ def test_refuses_attention_that_is_no_map(attention):
     ],
 )
 def test_refuses_inputs_of_different_batch(shapes):
-    message = "x_low and x_high and attention must hold the same number of samples"
+    message = "x_low, x_high and attention must hold the same number of samples"
     with pytest.raises(ValueError, match=message):
         SamplePatches(3, 5)(symbolic(**shapes))
 
