@@ -46,7 +46,7 @@ from attention_sampling.views import view_and_image_dataset
 # What the settings are where the command line does not say: for the data set the
 # example draws, and for photographs of a megapixel (the paper's).
 DRAWN_SETTINGS = {
-    "epochs": 24,
+    "epochs": 28,
     "batch_size": 8,
     "n_patches": 6,
     "patch_size": 64,
@@ -120,7 +120,7 @@ def parse_arguments(argv=None):
         ("n_patches", int, "patches drawn from each image"),
         ("patch_size", int, "in full-resolution pixels"),
         ("scale", float, "of the view to the image"),
-        ("learning_rate", float, "of Adam, falling to 0 by a cosine"),
+        ("learning_rate", float, "of Adam, falling to 0 in the last quarter"),
         (
             "first_stride",
             int,
@@ -214,8 +214,13 @@ def build_model(arguments, n_classes, image_size, total_steps):
     scaled = keras.layers.Rescaling(FEATURE_SCALE)(features)
     limit = keras.layers.Dense(n_classes, activation="softmax", name="limit")(scaled)
     model = keras.Model([view, image], limit, name="speed_limits")
+    # Constant until the attention has surely found the signs, then down to 0.
+    constant_steps = total_steps * 3 // 4
     schedule = keras.optimizers.schedules.CosineDecay(
-        arguments.learning_rate, total_steps
+        arguments.learning_rate,
+        total_steps - constant_steps,
+        warmup_target=arguments.learning_rate,
+        warmup_steps=constant_steps,
     )
     model.compile(
         optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0),
