@@ -110,7 +110,7 @@ def parse_arguments(argv=None):
     training.add_argument(
         "--entropy",
         type=float,
-        default=0.03,
+        default=0.01,
         help="strength of the entropy regularizer (default: %(default)s)",
     )
     for name, kind, explanation in (
