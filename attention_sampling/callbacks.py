@@ -35,7 +35,7 @@ def attention_viewer(model: keras.Model) -> keras.Model:
             "its origins, as attention_sampling() makes it. "
             f"Received: {len(layers)} SamplePatches layers in {model.name!r}"
         )
-    patches, sampled_attention, origins = layers[0].output
+    patches, sampled_attention, *_, origins = layers[0].output
     return keras.Model(
         model.inputs,
         {

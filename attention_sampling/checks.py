@@ -1,8 +1,7 @@
-"""Checks of what a user hands in: clear errors, before anything is computed."""
+"""Checks of the values a user hands in: clear errors, before anything is computed."""
 
 from typing import Any
 
-import keras
 import numpy as np
 
 
@@ -63,64 +62,69 @@ def check_count(name: str, value: Any, smallest: int) -> int:
     return int(value)
 
 
-def check_inputs(inputs: Any, *names: str) -> Any:
-    """Return the inputs of a layer that takes several, or their shapes.
+def check_share(name: str, value: Any) -> float:
+    """Return a number from 0 to 1.
 
     Args:
-        inputs: list or tuple, one entry for each name.
-        names: of the inputs, for the error.
+        name: what to call the value in an error.
+        value: a number.
 
     Raises:
-        ValueError: no list or tuple, or of another length.
+        ValueError: it is no number, or outside.
+
+    Example:
+
+    >>> check_share("proposal_mix", 0.5)
+    0.5
     """
-    if not isinstance(inputs, list | tuple) or len(inputs) != len(names):
-        received = len(inputs) if isinstance(inputs, list | tuple) else type(inputs)
+    number = isinstance(value, float | int | np.floating | np.integer)
+    if not number or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError(
-            f"Expected a list of {len(names)} inputs, [{', '.join(names)}]. "
-            f"Received: {received}"
+            f"`{name}` must be a number from 0 to 1. Received: {name}={value!r}"
         )
-    return inputs
+    return float(value)
 
 
-def check_images(name: str, shape: tuple[int | None, ...]) -> None:
-    """Refuse what is not a batch of channels-last images.
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """Return a value that is one of a few.
 
     Args:
-        name: what to call the images in an error.
-        shape: of the images; None for an extent that is not known yet.
+        name: what to call the value in an error.
+        value: any.
+        choices: what it may be.
 
     Raises:
-        ValueError: another rank, or Keras set to channels-first.
+        ValueError: it is none of them.
+
+    Example:
+
+    >>> check_choice("prediction", "sample", ("sample", "top_k"))
+    'sample'
     """
-    if keras.config.image_data_format() != "channels_last":
+    if value not in choices:
         raise ValueError(
-            "Attention sampling works on channels-last images. Call "
-            "keras.config.set_image_data_format('channels_last') before building the "
-            "model. Received: image_data_format="
-            f"{keras.config.image_data_format()!r}"
+            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
+            f"Received: {name}={value!r}"
         )
-    if len(shape) != 4:
-        raise ValueError(
-            f"`{name}` must have shape (batch, height, width, channels). "
-            f"Received: {name}.shape={shape}"
-        )
+    return value
 
 
-def common_batch(**shapes: tuple[int | None, ...]) -> int | None:
-    """Return the batch size the named shapes share, None where none of them knows it.
+def check_prediction(prediction: Any, predict_samples: Any) -> tuple[str, int]:
+    """Return how cells are chosen outside training: the way, and how often.
 
     Args:
-        shapes: of each input, by its name.
+        prediction: "sample" or "top_k".
+        predict_samples: sets of draws to average over, 1 unless they are drawn.
 
     Raises:
-        ValueError: two of them differ.
+        ValueError: another way, no positive int, or several sets of what is no draw.
     """
-    known = {name: shape[0] for name, shape in shapes.items() if shape[0] is not None}
-    if len(set(known.values())) > 1:
-        *others, last = shapes
-        received = ", ".join(f"{name}.shape={shape}" for name, shape in shapes.items())
+    check_choice("prediction", prediction, ("sample", "top_k"))
+    predict_samples = check_count("predict_samples", predict_samples, smallest=1)
+    if prediction == "top_k" and predict_samples > 1:
         raise ValueError(
-            f"{', '.join(others)} and {last} must hold the same number of samples. "
-            f"Received: {received}"
+            "The top cells are the same every time: `predict_samples` is for "
+            "prediction='sample'. Received: prediction='top_k', "
+            f"predict_samples={predict_samples}"
         )
-    return next(iter(known.values()), None)
+    return prediction, predict_samples

@@ -4,10 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
-from attention_sampling.checks import check_images, check_inputs
-from attention_sampling.layers import ActivityRegularizer, Expectation, SamplePatches
+from attention_sampling.checks import check_choice
+from attention_sampling.input_checks import check_images, check_inputs
+from attention_sampling.layers import (
+    ActivityRegularizer,
+    Expectation,
+    FullExpectation,
+    SamplePatches,
+    SamplingMetrics,
+    UnfoldPatches,
+)
+from attention_sampling.layers.unfold_patches import fold_patches
 
 
 def attention_sampling(
@@ -19,6 +27,14 @@ def attention_sampling(
     attention_regularizer: Callable[[Any], Any] | None = None,
     receptive_field: int = 0,
     seed: int | None = None,
+    estimator: str | None = None,
+    control_variate: bool | None = None,
+    prediction: str = "sample",
+    predict_samples: int = 1,
+    proposal: Callable[[Any], Any] | None = None,
+    proposal_mix: float = 0.5,
+    self_normalize: bool = True,
+    metrics: bool = False,
 ) -> Callable[[Any], list[Any]]:
     """Stack attention network, sampling, feature network and expectation.
 
@@ -39,13 +55,34 @@ def attention_sampling(
         receptive_field: pixels of the view a cell of the attention map sees before any
             pooling, if the attention network has no padding.
         seed: int for the random numbers of the draws, None for a random one.
+        estimator: without replacement, ``"unordered"`` (None) or ``"ordered"``, that of
+            the paper. See ``Expectation``.
+        control_variate: whether to take the noise out of the gradient of the attention
+            that the other patches tell of; None for True wherever it can be done.
+        prediction: what to classify outside training: ``"sample"`` draws as in
+            training, ``"top_k"`` takes the ``n_patches`` cells of most attention, and
+            ``"all"`` every cell, which is the full model: exact, and as costly as it is.
+        predict_samples: outside training, average over this many sets of draws, with
+            ``prediction="sample"``.
+        proposal: layer, model or callable from views to a saliency (batch, any height,
+            any width), such as ``LocalContrast()``. In training, cells are then drawn
+            where there is attention and saliency too, and the weights correct for it:
+            sooner off the plateau where most of an image is empty. None draws from the
+            attention.
+        proposal_mix: share of the saliency, from 0 to 1; the callback ``ProposalMix``
+            changes it while training.
+        self_normalize: with a proposal, divide by the sum of the weights: little bias for
+            much less variance.
+        metrics: report entropy of the attention, mass of the drawn cells and effective
+            sample size while training. See ``SamplingMetrics``.
 
     Returns:
         Callable from ``[x_low, x_high]``, views (batch, low_height, low_width, channels)
         and images (batch, height, width, channels), to ``[features, attention,
         patches]``: the estimated feature (batch, dim), the attention map (batch, rows,
         columns), and the patches (batch, n_patches, patch_height, patch_width,
-        channels) in the dtype of ``x_high``. In a subclassed model keep it as an
+        channels) in the dtype of ``x_high``, ``predict_samples`` times as many outside
+        training. In a subclassed model keep it as an
         attribute, so that Keras tracks what it holds. The attention at the drawn cells and where
         the patches lie are the other outputs of the model's ``SamplePatches`` layer.
 
@@ -77,21 +114,40 @@ def attention_sampling(
     """
     if patch_size is None:
         patch_size = _input_size(feature)
+    check_choice("prediction", prediction, ("sample", "top_k", "all"))
+    of_all = prediction == "all"
+    draws = {
+        "replace": replace,
+        # Beside the prediction from all cells, the patches to look at are the best.
+        "prediction": "top_k" if of_all else prediction,
+        "predict_samples": predict_samples,
+    }
+    sample_patches = SamplePatches(
+        n_patches,
+        patch_size,
+        receptive_field=receptive_field,
+        seed=seed,
+        return_origins=True,
+        proposal_mix=proposal_mix,
+        **draws,
+    )
+    expectation = Expectation(
+        estimator=estimator,
+        control_variate=control_variate,
+        self_normalize=self_normalize,
+        **draws,
+    )
     return _AttentionSampling(
         attention,
         feature,
-        SamplePatches(
-            n_patches,
-            patch_size,
-            receptive_field=receptive_field,
-            replace=replace,
-            seed=seed,
-            return_origins=True,
-        ),
-        Expectation(replace=replace),
-        None
-        if attention_regularizer is None
-        else ActivityRegularizer(attention_regularizer),
+        sample_patches,
+        expectation,
+        FullExpectation(feature, patch_size, expectation, receptive_field)
+        if of_all
+        else None,
+        proposal,
+        ActivityRegularizer(attention_regularizer) if attention_regularizer else None,
+        SamplingMetrics(expectation) if metrics else None,
     )
 
 
@@ -109,14 +165,21 @@ class _AttentionSampling(keras.layers.Layer):
         feature: Callable[[Any], Any],
         sample_patches: SamplePatches,
         expectation: Expectation,
+        full_expectation: FullExpectation | None,
+        proposal: Callable[[Any], Any] | None,
         regularize: ActivityRegularizer | None,
+        report: SamplingMetrics | None,
     ) -> None:
         super().__init__()
         self.attention = attention
         self.feature = feature
         self.sample_patches = sample_patches
         self.expectation = expectation
+        self.full_expectation = full_expectation
+        self.unfold_patches = UnfoldPatches()
+        self.proposal = proposal
         self.regularize = regularize
+        self.report = report
         self.built = True
 
     def __call__(self, inputs: Any) -> list[Any]:
@@ -126,15 +189,22 @@ class _AttentionSampling(keras.layers.Layer):
         attention_map = self.attention(x_low)
         if self.regularize is not None:
             attention_map = self.regularize(attention_map)
-        patches, sampled_attention, _ = self.sample_patches(
-            [x_low, x_high, attention_map]
+        saliency = [] if self.proposal is None else [self.proposal(x_low)]
+        patches, *drawn, _ = self.sample_patches(
+            [x_low, x_high, attention_map, *saliency]
         )
-        features = _features_of_patches(self.feature, patches)
-        return [
-            self.expectation([features, sampled_attention]),
-            attention_map,
-            patches,
-        ]
+        if self.full_expectation is None:
+            features = self.feature(fold_patches(patches))
+            features = self.unfold_patches([features, drawn[0]])
+            expected = self.expectation([features, *drawn])
+        else:
+            sampled_attention, *proposed = drawn
+            expected = self.full_expectation(
+                [patches, sampled_attention, x_low, x_high, attention_map, *proposed]
+            )
+        if self.report is not None:
+            expected = self.report([expected, attention_map, *drawn])
+        return [expected, attention_map, patches]
 
 
 def _input_size(feature: Any) -> tuple[int, int]:
@@ -148,13 +218,3 @@ def _input_size(feature: Any) -> tuple[int, int]:
             f"input_shape={shape}"
         )
     return shape[1], shape[2]
-
-
-def _features_of_patches(feature: Callable[[Any], Any], patches: Any) -> Any:
-    """Apply the feature network to all patches of a batch at once."""
-    _, n_patches, *patch_shape = patches.shape
-    folded = ops.reshape(patches, (-1, *patch_shape))
-    if "int" in keras.backend.standardize_dtype(folded.dtype):
-        folded = ops.cast(folded, keras.config.floatx())
-    features = feature(folded)
-    return ops.reshape(features, (-1, n_patches, *features.shape[1:]))

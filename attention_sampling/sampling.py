@@ -1,4 +1,4 @@
-"""Drawing cells from an attention map."""
+"""Choosing cells of an attention map: drawn from it, or from a proposal, or the best."""
 
 from typing import Any
 
@@ -9,6 +9,9 @@ from keras import ops
 _SMALLEST_UNIFORM = 1e-30
 # keras.random.uniform returns multiples of 2**-23 in float32.
 _UNIFORM_RESOLUTION = 2.0**-23
+# Saliency of a cell without any, over the mean of all cells: a cell with attention can
+# always be drawn, and its weight stays bounded.
+_SMALLEST_SALIENCY = 0.01
 
 
 def draw_cells(
@@ -57,6 +60,61 @@ def draw_cells(
     keys = ops.where(ops.isnan(keys), float("inf"), keys)
     _, cells = ops.top_k(keys, n_patches)
     return ops.cast(cells, "int32")
+
+
+def top_cells(attention: Any, n_patches: int) -> Any:
+    """Return the cells of most attention, the first of them first.
+
+    Args:
+        attention: (batch, cells) float tensor. NaN counts as the most.
+        n_patches: cells to take of each sample, at most ``cells``.
+
+    Returns:
+        (batch, n_patches) int32 tensor of flat cell indices.
+
+    Example:
+
+    >>> attention = keras.ops.array([[0.1, 0.2, 0.7]])
+    >>> [int(cell) for cell in top_cells(attention, n_patches=2)[0]]
+    [2, 1]
+    """
+    attention = ops.cast(attention, "float32")
+    keys = ops.where(ops.isnan(attention), float("inf"), attention)
+    _, cells = ops.top_k(keys, n_patches)
+    return ops.cast(cells, "int32")
+
+
+def mix_proposal(attention: Any, saliency: Any, mix: Any) -> Any:
+    """Propose cells by their attention and, in part, by their saliency too.
+
+    ``(1 - mix) a + mix a (s + small) / sum(a (s + small))``, s the saliency over its mean.
+    Estimators that take their weights from the proposal estimate the same as from the
+    attention, value and gradient, with other noise.
+
+    Args:
+        attention: (batch, cells) float tensor that sums to 1.
+        saliency: (batch, cells) float tensor on any scale. Negative counts as 0.
+        mix: number or scalar tensor from 0, the attention alone, to 1.
+
+    Returns:
+        (batch, cells) tensor that sums to 1, constant for the gradient.
+
+    Example:
+
+    >>> attention = keras.ops.array([[0.5, 0.5]])
+    >>> proposal = mix_proposal(attention, keras.ops.array([[0.0, 10.0]]), mix=0.5)
+    >>> keras.ops.convert_to_numpy(proposal).round(3)
+    array([[0.252, 0.748]], dtype=float32)
+    """
+    attention = ops.stop_gradient(attention)
+    saliency = ops.maximum(ops.cast(ops.stop_gradient(saliency), attention.dtype), 0.0)
+    mean = ops.mean(saliency, axis=1, keepdims=True)
+    # Where nothing is salient, all cells are alike.
+    saliency = saliency / ops.where(mean > 0, mean, 1.0)
+    salient = attention * (saliency + _SMALLEST_SALIENCY)
+    salient = salient / ops.sum(salient, axis=1, keepdims=True)
+    mix = ops.cast(mix, attention.dtype)
+    return (1.0 - mix) * attention + mix * salient
 
 
 def _drawable(attention: Any) -> Any:

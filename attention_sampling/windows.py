@@ -99,6 +99,61 @@ def _divide_half_even(numerator: Any, denominator: Any) -> Any:
     return quotient + ops.cast(up, quotient.dtype)
 
 
+def cell_means(
+    values: Any,
+    attention_size: tuple[Any, Any],
+    low_size: tuple[Any, Any],
+    receptive_field: int = 0,
+) -> Any:
+    """Average an image over each cell of the attention map.
+
+    Args:
+        values: (batch, any height, any width) float tensor that covers the view. If it
+            has the size of the attention map, its pixels are taken for the cells.
+        attention_size: (rows, columns) of the attention map.
+        low_size: (height, width) of the low-resolution view, in pixels.
+        receptive_field: pixels of the view that one cell of the attention map sees
+            before any pooling; 0 if the map covers the whole view.
+
+    Returns:
+        (batch, rows, columns) tensor.
+
+    Example:
+
+    >>> values = keras.ops.array([[[1.0, 3.0, 5.0, 7.0]]])
+    >>> keras.ops.convert_to_numpy(cell_means(values, (1, 2), (1, 4)))
+    array([[[2., 6.]]], dtype=float32)
+    """
+    known = all(isinstance(size, int) for size in attention_size)
+    if known and tuple(values.shape[1:]) == tuple(attention_size):
+        return values
+    rows, columns = (
+        _axis_shares(extent, attention, low, receptive_field)
+        for extent, attention, low in zip(
+            ops.shape(values)[1:], attention_size, low_size, strict=True
+        )
+    )
+    return ops.matmul(ops.matmul(rows, values), ops.transpose(columns))
+
+
+def _axis_shares(extent: Any, attention: Any, low: Any, receptive_field: int) -> Any:
+    """Return the (attention, extent) shares of each cell that lie in each pixel."""
+    pixel = ops.cast(ops.arange(extent), "float32")
+    cell = ops.cast(ops.arange(attention), "float32")[:, None]
+    extent, attention, low = (
+        ops.cast(size, "float32") for size in (extent, attention, low)
+    )
+    # Without a border, values of the size of the map are the cells themselves.
+    border = ops.where(extent == attention, 0.0, float(receptive_field))
+    step = (low - border) / attention
+    scale = extent / low
+    start = (border / 2.0 + cell * step) * scale
+    end = start + step * scale
+    overlap = ops.minimum(end, pixel + 1.0) - ops.maximum(start, pixel)
+    overlap = ops.maximum(overlap, 0.0)
+    return overlap / ops.sum(overlap, axis=1, keepdims=True)
+
+
 def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> Any:
     """Take windows out of full-resolution images; pixels outside are zero.
 

@@ -66,6 +66,8 @@ def _torch(function, inputs, cotangent):
     value = function(*inputs)
     if cotangent is None:
         cotangent = np.ones(value.shape)
+    if not value.requires_grad:
+        return value, [torch.zeros_like(x) for x in inputs]
     cotangent = torch.tensor(cotangent, dtype=value.dtype)
     gradients = torch.autograd.grad(
         value, inputs, grad_outputs=cotangent, allow_unused=True

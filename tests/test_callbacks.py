@@ -1,30 +1,37 @@
 import keras
 import numpy as np
 import pytest
+import reference
 from keras import ops
 from PIL import Image
 
-from attention_sampling import SampleSoftmax, attention_sampling
+from attention_sampling import LocalContrast, SampleSoftmax, attention_sampling
 from attention_sampling.callbacks import attention_viewer, draw_attention
 
 
-@pytest.fixture
-def model():
+def model_of(**arguments):
     x_low = keras.Input((20, 30, 3))
     x_high = keras.Input((200, 300, 3), dtype="uint8")
     attention = keras.Sequential(
-        [keras.layers.Conv2D(1, 3, padding="same"), SampleSoftmax(True)]
+        [
+            keras.layers.Rescaling(1 / 100),
+            keras.layers.Conv2D(1, 3, padding="same"),
+            SampleSoftmax(True),
+        ]
     )
     feature = keras.Sequential(
         [keras.Input((16, 24, 3)), keras.layers.GlobalAveragePooling2D()]
     )
-    features, _, _ = attention_sampling(attention, feature, n_patches=6, seed=3)(
-        [x_low, x_high]
-    )
+    sample = attention_sampling(attention, feature, n_patches=4, seed=3, **arguments)
+    features, _, _ = sample([x_low, x_high])
     return keras.Model([x_low, x_high], keras.layers.Dense(2)(features))
 
 
-def test_viewer_shows_what_the_prediction_was_made_from(model, rng):
+@pytest.mark.parametrize(
+    "arguments", [{}, {"proposal": LocalContrast(5)}, {"predict_samples": 3}]
+)
+def test_viewer_shows_what_the_prediction_was_made_from(arguments, rng):
+    model = model_of(**arguments)
     x_low = rng.uniform(0, 255, (2, 20, 30, 3)).astype("float32")
     x_high = rng.integers(0, 256, (2, 200, 300, 3), dtype=np.uint8)
     seen = attention_viewer(model).predict_on_batch([x_low, x_high])
@@ -37,10 +44,18 @@ def test_viewer_shows_what_the_prediction_was_made_from(model, rng):
             np.testing.assert_array_equal(patch, window)
     assert set(np.ravel(seen["sampled_attention"])) <= set(np.ravel(seen["attention"]))
     # The prediction is the expectation of these very patches.
-    a = seen["sampled_attention"]
-    left = 1 - (np.cumsum(a, axis=1) - a)
-    factors = (np.arange(5, -1, -1) * a + left) / 6
-    features = np.einsum("bn,bnc->bc", factors, seen["patches"].mean(axis=(2, 3)))
+    means = seen["patches"].mean(axis=(2, 3))
+    attention = seen["sampled_attention"]
+    features = [
+        np.mean(
+            [
+                reference.estimate_unordered(f[i : i + 4], a[i : i + 4])
+                for i in range(0, len(a), 4)
+            ],
+            axis=0,
+        )
+        for f, a in zip(means, attention, strict=True)
+    ]
     kernel, bias = map(ops.convert_to_numpy, model.layers[-1].weights)
     np.testing.assert_allclose(seen["prediction"], features @ kernel + bias, rtol=1e-4)
 

@@ -1,5 +1,6 @@
 """The package from outside: lazy import, public names, version."""
 
+import os
 import subprocess
 import sys
 
@@ -26,14 +27,34 @@ def test_import_loads_no_framework():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    "module", ["estimators", "sampling", "set_probabilities", "windows"]
+)
+def test_a_module_can_be_imported_first(module):
+    """It imports Keras, upon which the layers that need it are imported."""
+    result = subprocess.run(
+        [sys.executable, "-c", f"import attention_sampling.{module}"],
+        # The backend that is imported soonest.
+        env={**os.environ, "KERAS_BACKEND": "numpy"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_public_names():
     assert set(attention_sampling.__all__) == {
         "ActivityRegularizer",
         "Expectation",
         "ExtractPatches",
+        "FullExpectation",
+        "LocalContrast",
         "MultinomialEntropy",
+        "ProposalMix",
         "SamplePatches",
         "SampleSoftmax",
+        "SamplingMetrics",
+        "UnfoldPatches",
         "__version__",
         "attention_sampling",
         "extract_patches",

@@ -13,11 +13,14 @@ from gradients import value_and_gradients
 from keras import ops
 
 from attention_sampling import (
+    FullExpectation,
+    LocalContrast,
     MultinomialEntropy,
+    SamplePatches,
     SampleSoftmax,
     attention_sampling,
+    sampling,
 )
-from attention_sampling.layers import sample_patches
 
 PATCH = (2, 2)  # one tile of the tiny image below: windows do not overlap
 
@@ -91,24 +94,243 @@ def test_shapes_and_values():
         assert any(np.array_equal(patch, candidate) for candidate in tile)
 
 
-def test_estimates_the_feature_of_the_patches_it_returns():
-    """The output from the drawn patches alone, by the reference estimator."""
-    feature = feature_network()
-    model = model_of(feature=feature)
-    x = tiny_images(2)
-    estimated, attention, patches = model.predict(x, verbose=0)
-    every = ops.convert_to_numpy(tiles(x[1]))
-    for sample in range(2):
-        cells = [
-            next(i for i in range(4) if np.array_equal(every[sample, i], patch))
+def drawn_attention(x_high, attention, patches):
+    """Return the attention of the cells the patches are of, for each sample."""
+    every = ops.convert_to_numpy(tiles(x_high))
+    cells = [
+        [
+            next(
+                cell for cell in range(4) if np.array_equal(every[sample, cell], patch)
+            )
             for patch in patches[sample]
         ]
-        expected = reference.estimate(
-            ops.convert_to_numpy(feature(patches[sample])),
-            attention[sample].ravel()[cells],
-            replace=False,
-        )
+        for sample in range(len(patches))
+    ]
+    return np.take_along_axis(attention.reshape(-1, 4), np.array(cells), axis=1)
+
+
+ESTIMATES = {
+    "default": ({}, reference.estimate_unordered),
+    "unordered": ({"estimator": "unordered"}, reference.estimate_unordered),
+    "ordered": (
+        {"estimator": "ordered"},
+        lambda f, a: reference.estimate(f, a, replace=False),
+    ),
+    "with replacement": (
+        {"replace": True},
+        lambda f, a: reference.estimate(f, a, replace=True),
+    ),
+    "with a proposal": ({"proposal": LocalContrast(2)}, reference.estimate_unordered),
+    "from the top": (
+        {"prediction": "top_k"},
+        lambda f, a: np.average(f, axis=0, weights=a),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "slowly"), ESTIMATES.values(), ids=ESTIMATES.keys()
+)
+def test_estimates_the_feature_of_the_patches_it_returns(arguments, slowly):
+    """The output from the drawn patches alone, by the reference estimator."""
+    feature = feature_network()
+    model = model_of(feature=feature, **arguments)
+    x = tiny_images(2)
+    estimated, attention, patches = model.predict(x, verbose=0)
+    sampled = drawn_attention(x[1], attention, patches)
+    for sample in range(2):
+        features = ops.convert_to_numpy(feature(patches[sample]))
+        expected = slowly(features, sampled[sample])
         np.testing.assert_allclose(estimated[sample], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_several_sets_are_the_mean_of_single_estimates(replace):
+    """Of the patches and the attention that come out with them."""
+    feature = feature_network()
+    model = model_of(feature=feature, n_patches=2, predict_samples=5, replace=replace)
+    assert model.output_shape[2] == (None, None, *PATCH, 1)
+    x = tiny_images(3)
+    estimated, attention, patches = model.predict(x, batch_size=2, verbose=0)
+    assert patches.shape == (3, 10, *PATCH, 1)
+    sampled = drawn_attention(x[1], attention, patches)
+    slowly = ESTIMATES["with replacement" if replace else "default"][1]
+    for sample in range(3):
+        features = ops.convert_to_numpy(feature(patches[sample]))
+        single = [
+            slowly(features[i : i + 2], sampled[sample, i : i + 2])
+            for i in range(0, 10, 2)
+        ]
+        np.testing.assert_allclose(estimated[sample], np.mean(single, 0), atol=1e-5)
+    # The sets are drawn, each for itself.
+    sets = np.round(sampled.reshape(-1, 2), 6)
+    assert len(np.unique(sets, axis=0)) > 3
+
+
+def test_predicts_from_the_top_cells_every_time_and_trains_on_draws():
+    model = model_of(n_patches=2, prediction="top_k")
+    x = tiny_images(30)
+    features, attention, patches = model.predict(x, verbose=0)
+    again = model.predict(x, verbose=0)
+    for one, other in zip((features, attention, patches), again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    sampled = drawn_attention(x[1], attention, patches)
+    best = -np.sort(-attention.reshape(30, 4), axis=1)[:, :2]
+    np.testing.assert_array_equal(sampled, best)
+    drawn = [model([ops.array(part) for part in x], training=True)[2] for _ in "ab"]
+    drawn = [ops.convert_to_numpy(patches) for patches in drawn]
+    assert not np.array_equal(*drawn)
+    assert len(np.unique(drawn[0], axis=0)) > 2
+
+
+def every_patch(x_low, x_high, attention_size, patch_size, receptive_field=0):
+    """Return the patch of every cell, (samples, cells, height, width, channels)."""
+    rows, columns = attention_size
+    origins = [
+        [
+            reference.window_origin(
+                cell, cells, x_low.shape[axis], x_high.shape[axis],
+                patch_size[axis - 1], receptive_field,
+            )
+            for axis, cell, cells in ((1, row, rows), (2, column, columns))
+        ]
+        for row, column in np.ndindex(rows, columns)
+    ]  # fmt: skip
+    return np.stack(
+        [
+            np.stack([reference.window(image, o, patch_size) for o in origins])
+            for image in x_high
+        ]
+    )
+
+
+class TestPredictionFromAll:
+    def model(self, patch_size=(5, 6), receptive_field=0, samples=3, **arguments):
+        """Return a model, its parts, and images with windows over every border."""
+        attention = keras.Sequential(
+            [
+                keras.layers.Conv2D(1, 1 + receptive_field),
+                SampleSoftmax(squeeze_channels=True),
+            ]
+        )
+        feature = feature_network(patch_size)
+        x_low, x_high = keras.Input((7, 6, 1)), keras.Input((20, 19, 1), dtype="uint8")
+        sample = attention_sampling(
+            attention,
+            feature,
+            receptive_field=receptive_field,
+            **{"n_patches": 3, "prediction": "all", "seed": 0, **arguments},
+        )
+        model = keras.Model([x_low, x_high], sample([x_low, x_high]))
+        rng = np.random.default_rng(0)
+        x = [
+            rng.normal(size=(samples, 7, 6, 1)).astype("float32"),
+            rng.integers(0, 3, size=(samples, 20, 19, 1)).astype("uint8"),
+        ]
+        return model, feature, x
+
+    def by_hand(self, feature, x, attention, patch_size=(5, 6), receptive_field=0):
+        patches = every_patch(*x, attention.shape[1:], patch_size, receptive_field)
+        samples, cells = patches.shape[:2]
+        features = feature(patches.reshape(-1, *patches.shape[2:]).astype("float32"))
+        features = ops.convert_to_numpy(features).reshape(samples, cells, -1)
+        return np.einsum("bi,bid->bd", attention.reshape(samples, cells), features)
+
+    @pytest.mark.parametrize("chunk_size", [None, 5, 42])
+    @pytest.mark.parametrize("receptive_field", [0, 2])
+    def test_is_the_full_model(self, receptive_field, chunk_size):
+        model, feature, x = self.model(receptive_field=receptive_field)
+        (layer,) = (x for x in model.layers if isinstance(x, FullExpectation))
+        layer.chunk_size = chunk_size or layer.chunk_size
+        features, attention, _ = model.predict(x, batch_size=2, verbose=0)
+        expected = self.by_hand(feature, x, attention, receptive_field=receptive_field)
+        np.testing.assert_allclose(features, expected, atol=1e-5)
+
+    def test_shows_the_patches_of_the_top_cells(self):
+        model, _, x = self.model()
+        _, attention, patches = model.predict(x, verbose=0)
+        every = every_patch(*x, (7, 6), (5, 6))
+        for sample in range(3):
+            best = np.argsort(-attention[sample].ravel())[:3]
+            np.testing.assert_array_equal(patches[sample], every[sample, best])
+
+    @pytest.mark.parametrize("arguments", [{}, {"proposal": LocalContrast(3)}])
+    def test_is_saved(self, arguments, tmp_path):
+        """And loaded without custom objects, with one feature network in it."""
+        model, _, x = self.model(**arguments)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert len(loaded.weights) == len(model.weights)
+        for one, other in zip(
+            loaded.predict(x, verbose=0), model.predict(x, verbose=0), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.parametrize("proposal", [None, LocalContrast(3)])
+    def test_trains_as_prediction_from_samples_does(self, proposal):
+        """Same draws, same steps; only what is predicted differs."""
+        trained = {}
+        weights = None
+        for prediction in ("sample", "all"):
+            model, feature, x = self.model(prediction=prediction, proposal=proposal)
+            model = keras.Model(model.inputs, model.outputs[:2])
+            weights = weights or model.get_weights()
+            model.set_weights(weights)
+            model.compile("sgd", ["mse", None])
+            y = np.ones((3, 3), "float32")
+            model.fit(x, y, batch_size=2, epochs=3, shuffle=False, verbose=0)
+            trained[prediction] = model.get_weights()
+        for one, other in zip(*trained.values(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        kernels = [i for i, weight in enumerate(weights) if weight.ndim > 1]
+        for i in kernels:
+            assert not np.allclose(weights[i], trained["all"][i], atol=1e-5)
+        features, attention = model.predict(x, verbose=0)
+        np.testing.assert_allclose(
+            features, self.by_hand(feature, x, attention), atol=1e-5
+        )
+
+    def test_draws_agree_with_it_on_average(self):
+        """Prediction from many sets comes near, and that from few less."""
+        errors = []
+        weights = None
+        for arguments in (
+            {"prediction": "all"},
+            {"prediction": "sample", "predict_samples": 500},
+            {"prediction": "sample"},
+        ):
+            model, _, x = self.model(**arguments)
+            weights = weights or model.get_weights()
+            model.set_weights(weights)
+            features = model.predict(x, verbose=0)[0]
+            errors.append(features - errors[0] if errors else features)
+        assert np.abs(errors[1]).max() < 0.1
+        assert np.abs(errors[1]).mean() < 0.3 * np.abs(errors[2]).mean()
+
+    def test_refuses_plain_callables(self):
+        with pytest.raises(
+            TypeError, match=r"`feature` must be a Keras layer or model"
+        ):
+            attention_sampling(
+                attention_network(), lambda x: x, patch_size=4, prediction="all"
+            )
+
+    def test_takes_a_layer_without_weights(self):
+        _, _, x = self.model()
+        sample = attention_sampling(
+            attention_network(),
+            keras.layers.GlobalAveragePooling2D(),
+            patch_size=(5, 6),
+            prediction="all",
+            n_patches=2,
+        )
+        features, attention, _ = sample([ops.array(part) for part in x])
+        expected = self.by_hand(
+            lambda patches: patches.mean(axis=(1, 2)),
+            x,
+            ops.convert_to_numpy(attention),
+        )
+        np.testing.assert_allclose(ops.convert_to_numpy(features), expected, atol=1e-5)
 
 
 def test_patch_size_comes_from_the_feature_model():
@@ -219,17 +441,49 @@ def step(model, x, loss_weights):
         keras.optimizers.SGD(1.0),
         loss=lambda y, prediction: ops.sum(y * cotangent * prediction, axis=-1),
     )
-    before = [np.array(weight) for weight in model.get_weights()]
+
+    def trained():
+        return [np.array(ops.convert_to_numpy(w)) for w in model.trainable_weights]
+
+    before = trained()
     samples = len(x[0])
     y = np.repeat(np.reshape(loss_weights, (samples, 1)), 3, axis=1) * samples
     model.train_on_batch(x, y.astype("float32"))
-    return [b - a for b, a in zip(before, model.get_weights(), strict=True)]
+    return [b - a for b, a in zip(before, trained(), strict=True)]
 
 
-@pytest.mark.parametrize("replace", [True, False])
-@pytest.mark.parametrize("n_patches", [1, 2, 3])
+def saliency_of(x_low):
+    """Return a saliency of the tiny views that knows nothing of the attention."""
+    return 1.0 + ops.tanh(3.0 * x_low[..., 0])
+
+
+TRAINING = {
+    "default": {},
+    "without control variate": {"control_variate": False},
+    "ordered": {"estimator": "ordered"},
+    "with replacement": {"replace": True},
+    "proposal": {"proposal": saliency_of, "self_normalize": False},
+    "proposal, with replacement": {
+        "proposal": saliency_of, "self_normalize": False, "replace": True,
+        "proposal_mix": 0.8,
+    },
+    "predicts from the top": {"prediction": "top_k"},
+    "predicts from all, proposal": {
+        "prediction": "all", "proposal": saliency_of, "self_normalize": False,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_patches"),
+    [
+        pytest.param(settings, n_patches, id=f"{name}-{n_patches}")
+        for name, settings in TRAINING.items()
+        for n_patches in ((1, 2, 3) if name in ("default", "proposal") else (2,))
+    ],
+)
 def test_a_training_step_over_every_draw_is_that_of_the_full_model(
-    n_patches, replace, monkeypatch
+    n_patches, settings, monkeypatch
 ):
     """Each sample of the batch makes one of all possible draws.
 
@@ -245,15 +499,20 @@ def test_a_training_step_over_every_draw_is_that_of_the_full_model(
     exact = step(full, tiny_images(1), [1.0])
     full.set_weights(weights)
 
-    draws, probabilities = reference.ordered_draws(probabilities, n_patches, replace)
+    if "proposal" in settings:
+        saliency = ops.convert_to_numpy(saliency_of(ops.array(tiny_images(1)[0])))
+        probabilities = reference.proposal(
+            probabilities, saliency.ravel(), settings.get("proposal_mix", 0.5)
+        )
+    draws, probabilities = reference.ordered_draws(
+        probabilities, n_patches, settings.get("replace", False)
+    )
     monkeypatch.setattr(
-        sample_patches,
+        sampling,
         "draw_cells",
         lambda attention, n_patches, replace, seed: ops.convert_to_tensor(draws),
     )
-    sample = attention_sampling(
-        attention, feature, n_patches=n_patches, replace=replace
-    )
+    sample = attention_sampling(attention, feature, n_patches=n_patches, **settings)
     x_low, x_high = (keras.Input(batch_shape=(len(draws), s, s, 1)) for s in (2, 4))
     model = keras.Model([x_low, x_high], sample([x_low, x_high])[0])
     estimated = step(model, tiny_images(len(draws)), probabilities)
@@ -265,6 +524,15 @@ def test_a_training_step_over_every_draw_is_that_of_the_full_model(
     assert [bool(np.abs(change).max() > 1e-4) for change in exact] == [
         True, True, True, False, True, True,
     ]  # fmt: skip
+
+
+def test_enumeration_sees_self_normalized_proposals(monkeypatch):
+    """The power of the test above: a small bias of the whole step is found."""
+    settings = {"proposal": saliency_of, "self_normalize": True}
+    with pytest.raises(AssertionError, match="Mismatched elements"):
+        test_a_training_step_over_every_draw_is_that_of_the_full_model(
+            2, settings, monkeypatch
+        )
 
 
 @pytest.mark.slow
@@ -398,6 +666,26 @@ def test_refuses_a_feature_network_without_an_image_size(feature):
             {"attention": keras.layers.Conv2D(1, 1)},
             r"`attention` must have shape \(batch, rows, columns\)",
         ),
+        ({"estimator": "murthy"}, "Received: estimator='murthy'"),
+        (
+            {"replace": True, "estimator": "ordered"},
+            "estimator='ordered', replace=True",
+        ),
+        (
+            {"estimator": "ordered", "control_variate": True},
+            "ordered estimator has no control variate",
+        ),
+        (
+            {"prediction": "best"},
+            "one of 'sample', 'top_k', 'all'. Received: prediction='best'",
+        ),
+        ({"predict_samples": 0}, "Received: predict_samples=0"),
+        ({"predict_samples": 2, "prediction": "top_k"}, "the same every time"),
+        ({"proposal_mix": 2}, "Received: proposal_mix=2"),
+        (
+            {"proposal": keras.layers.Conv2D(1, 1)},
+            r"`saliency` must have shape \(batch, height, width\)",
+        ),
     ],
 )
 def test_refuses_bad_arguments_before_training(arguments, message):
@@ -467,3 +755,145 @@ def test_a_subclassed_model_keeps_losses_weights_and_random_state(rng, tmp_path)
     np.testing.assert_allclose(
         other.predict(inputs, verbose=0), model.predict(inputs, verbose=0), rtol=1e-5
     )
+
+
+class TestMetrics:
+    pytestmark = pytest.mark.skipif(
+        keras.backend.backend() == "jax",
+        reason="Keras on JAX keeps no metrics of layers while it trains",
+    )
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {},
+            {"predict_samples": 2},
+            {"prediction": "top_k", "proposal": LocalContrast(2)},
+            {"prediction": "all"},
+        ],
+    )
+    def test_are_reported_beside_the_loss(self, arguments):
+        def flat(x_low):
+            return ops.full_like(x_low[..., 0], 0.25)
+
+        model = model_of(attention=flat, n_patches=2, metrics=True, **arguments)
+        model = keras.Model(model.inputs, model.outputs[0])
+        model.compile("sgd", "mse")
+        x, y = tiny_images(5), np.zeros((5, 3), "float32")
+        history = model.fit(
+            x, y, batch_size=2, epochs=2, verbose=0, validation_data=(x, y)
+        ).history
+        for prefix in ("", "val_"):
+            of = {name: history[prefix + name] for name in (
+                "attention_entropy", "drawn_mass", "effective_sample_size"
+            )}  # fmt: skip
+            np.testing.assert_allclose(of["attention_entropy"], np.log(4), rtol=1e-5)
+            np.testing.assert_allclose(of["drawn_mass"], 0.5, rtol=1e-5)
+            drawn_elsewhere = "proposal" in arguments and not prefix
+            if not drawn_elsewhere:
+                np.testing.assert_allclose(of["effective_sample_size"], 2, rtol=1e-5)
+            assert np.all(np.array(of["effective_sample_size"]) <= 2 + 1e-4)
+
+    def test_are_off_by_default(self):
+        assert model_of().metrics == []
+
+    def test_hand_on_the_feature(self):
+        network, feature = attention_network(), feature_network()
+        with_them, without = (
+            model_of(attention=network, feature=feature, metrics=metrics)
+            for metrics in (True, False)
+        )
+        x = tiny_images(3)
+        for one, other in zip(
+            with_them.predict(x, verbose=0), without.predict(x, verbose=0), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX keeps none")
+def test_metrics_are_refused_on_jax():
+    with pytest.raises(ValueError, match="Keras on JAX keeps no metrics of layers"):
+        model_of(metrics=True)
+
+
+class TestProposal:
+    def test_draws_in_training_where_there_is_something(self):
+        """Images with one bright cell of sixteen: it is nearly always looked at."""
+        x_low, x_high = keras.Input((4, 4, 1)), keras.Input((8, 8, 1))
+
+        def flat(x_low):
+            return ops.full_like(x_low[..., 0], 1 / 16)
+
+        def bright(x_low):
+            return x_low[..., 0]
+
+        sample = attention_sampling(
+            flat, keras.layers.Flatten(), patch_size=2, n_patches=2,
+            proposal=bright, proposal_mix=1.0, seed=0,
+        )  # fmt: skip
+        model = keras.Model([x_low, x_high], sample([x_low, x_high])[2])
+        views = np.zeros((200, 4, 4, 1), "float32")
+        views[:, 1, 2] = 1
+        x = [ops.array(views), ops.array(views.repeat(2, axis=1).repeat(2, axis=2))]
+        seen = {
+            training: ops.convert_to_numpy(model(x, training=training)).max(
+                axis=(1, 2, 3, 4)
+            )
+            for training in (True, False)
+        }
+        assert seen[True].mean() > 0.98
+        assert seen[False].mean() == pytest.approx(2 / 16, abs=0.1)
+
+    def test_its_parts_are_told_apart_in_the_model(self):
+        """The layer has the mix that was asked for, and hands on the proposal."""
+        model = model_of(proposal=LocalContrast(2), proposal_mix=0.25)
+        (layer,) = (x for x in model.layers if isinstance(x, SamplePatches))
+        assert float(ops.convert_to_numpy(layer.mix)) == 0.25
+        assert len(layer.output) == 4
+        assert any(isinstance(x, LocalContrast) for x in model.layers)
+
+    def test_of_views_of_unknown_size(self):
+        """A saliency of the view, one of its own size, and a map that is smaller."""
+        attention = keras.Sequential(
+            [
+                keras.layers.Conv2D(1, 3),
+                keras.layers.AveragePooling2D(2),
+                SampleSoftmax(squeeze_channels=True),
+            ]
+        )
+        feature = feature_network()
+        for proposal in (
+            LocalContrast(3),
+            keras.Sequential(
+                [keras.layers.Resizing(5, 5), keras.layers.Reshape((5, 5))]
+            ),
+        ):
+            sample = attention_sampling(
+                attention, feature, n_patches=2, receptive_field=2, proposal=proposal
+            )
+            x_low, x_high = (keras.Input((None, None, 1)) for _ in range(2))
+            features, _, _ = sample([x_low, x_high])
+            model = keras.Model([x_low, x_high], features)
+            model.compile("sgd", "mse")
+            for low in (12, 15):
+                x = [
+                    np.random.default_rng(0).normal(size=(2, size, size, 1))
+                    for size in (low, 4 * low)
+                ]
+                x = [part.astype("float32") for part in x]
+                assert np.isfinite(model.train_on_batch(x, np.zeros((2, 3))))
+
+
+def test_mixed_precision_trains_with_every_part():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = model_of(
+        attention=attention_network(),
+        feature=feature_network(),
+        proposal=LocalContrast(2),
+        prediction="all",
+    )
+    model = keras.Model(model.inputs, model.outputs[0])
+    model.compile("sgd", "mse")
+    x, y = tiny_images(4), np.zeros((4, 3), "float32")
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
+    assert np.isfinite(model.predict(x, verbose=0)).all()

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 import reference
+from gradients import value_and_gradients
 from keras import ops
 
-from attention_sampling.sampling import draw_cells
+from attention_sampling.sampling import draw_cells, mix_proposal, top_cells
 
 MODES = [
     pytest.param(True, id="with replacement"),
@@ -208,3 +209,122 @@ def test_a_million_equal_cells_are_drawn_evenly():
     counts = np.bincount(drawn // (cells // 50), minlength=50)
     statistic, limit = reference.chi_square(counts, np.full(50, n_patches / 50))
     assert statistic < limit
+
+
+class TestTopCells:
+    def test_are_in_falling_order(self, rng):
+        attention = rng.dirichlet(np.ones(30), size=10).astype("float32")
+        cells = top_cells(ops.array(attention), 7)
+        assert keras.backend.standardize_dtype(cells.dtype) == "int32"
+        expected = np.argsort(-attention, axis=1)[:, :7]
+        np.testing.assert_array_equal(ops.convert_to_numpy(cells), expected)
+
+    def test_all_cells_are_a_permutation(self, rng):
+        attention = ops.array(rng.dirichlet(np.ones(6), size=4), "float32")
+        cells = ops.convert_to_numpy(top_cells(attention, 6))
+        np.testing.assert_array_equal(np.sort(cells), np.tile(np.arange(6), (4, 1)))
+
+    def test_nan_is_the_most(self):
+        """A broken attention network shows in the prediction."""
+        attention = [[0.1, 0.2, np.nan, 0.7], [0.1, 0.2, 0.0, 0.7]]
+        cells = ops.convert_to_numpy(top_cells(ops.array(attention, "float32"), 2))
+        assert cells.tolist() == [[2, 3], [3, 1]]
+
+    @pytest.mark.parametrize("attention", [0.0, 0.25, np.nan])
+    def test_ties_are_different_cells(self, attention):
+        cells = ops.convert_to_numpy(top_cells(ops.full((3, 9), attention), 4))
+        assert cells.min() >= 0
+        assert cells.max() < 9
+        assert all(len(set(row)) == 4 for row in cells)
+        np.testing.assert_array_equal(cells[0], cells[1])
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_half_precision(self, dtype):
+        attention = ops.cast(ops.array([[0.125, 0.5, 0.25, 0.0]]), dtype)
+        cells = ops.convert_to_numpy(top_cells(attention, 3))
+        assert cells.tolist() == [[1, 2, 0]]
+
+
+class TestMixProposal:
+    def mixed(self, attention, saliency, mix):
+        proposal = mix_proposal(
+            ops.array(attention, "float32"), ops.array(saliency, "float32"), mix
+        )
+        return ops.convert_to_numpy(proposal)
+
+    @pytest.mark.parametrize("mix", [0.0, 0.3, 1.0])
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    def test_is_the_reference_whatever_the_scale(self, scale, mix, rng):
+        attention = rng.dirichlet(np.ones(50), size=4)
+        saliency = rng.gamma(0.2, size=(4, 50))
+        expected = [
+            reference.proposal(a, s, mix)
+            for a, s in zip(attention, saliency, strict=True)
+        ]
+        proposal = self.mixed(attention, scale * saliency, mix)
+        np.testing.assert_allclose(proposal, expected, rtol=1e-4, atol=1e-9)
+
+    def test_a_mix_of_zero_is_the_attention_to_the_bit(self, rng):
+        attention = rng.dirichlet(np.ones(50), size=4).astype("float32")
+        proposal = self.mixed(attention, rng.uniform(size=(4, 50)), 0.0)
+        np.testing.assert_array_equal(proposal, attention)
+
+    def test_the_mix_may_be_a_variable(self):
+        mix = keras.Variable(0.5)
+        attention, saliency = [[0.5, 0.5]], [[0.0, 10.0]]
+        half = self.mixed(attention, saliency, mix)
+        np.testing.assert_allclose(half, [[0.25248, 0.74752]], rtol=1e-4)
+        mix.assign(0.0)
+        np.testing.assert_array_equal(self.mixed(attention, saliency, mix), attention)
+
+    @pytest.mark.parametrize("mix", [0.5, 1.0])
+    def test_where_nothing_is_salient_it_is_the_attention(self, mix, rng):
+        """A blank view, and one that is salient alike everywhere."""
+        attention = rng.dirichlet(np.ones(20), size=3)
+        for saliency in (0.0, 7.0, -1.0):
+            proposal = self.mixed(attention, np.full((3, 20), saliency), mix)
+            np.testing.assert_allclose(proposal, attention, rtol=1e-5)
+
+    def test_negative_saliency_is_none(self, rng):
+        attention = rng.dirichlet(np.ones(20), size=3)
+        saliency = rng.normal(size=(3, 20))
+        np.testing.assert_array_equal(
+            self.mixed(attention, saliency, 0.5),
+            self.mixed(attention, np.maximum(saliency, 0), 0.5),
+        )
+
+    @pytest.mark.parametrize("mix", [0.0, 0.5, 1.0])
+    def test_sums_to_one(self, mix, rng):
+        attention = rng.dirichlet(np.full(1000, 0.01), size=4)
+        saliency = rng.gamma(0.01, size=(4, 1000))
+        proposal = self.mixed(attention, saliency, mix)
+        np.testing.assert_allclose(proposal.sum(axis=1), 1, rtol=1e-5)
+        assert proposal.min() >= 0
+
+    @pytest.mark.parametrize("mix", [0.0, 0.5, 1.0])
+    def test_a_cell_without_attention_is_never_proposed(self, mix):
+        attention = [[0.0, 0.5, 0.0, 0.5]]
+        proposal = self.mixed(attention, [[100.0, 0.0, 1.0, 1.0]], mix)
+        np.testing.assert_array_equal(proposal[0, [0, 2]], 0)
+
+    @pytest.mark.parametrize("mix", [0.0, 0.5, 1.0])
+    def test_a_cell_with_attention_may_be_drawn_without_saliency(self, mix):
+        """So that its weight a / q has a bound: below the share kept for it."""
+        saliency = np.zeros((1, 1000))
+        saliency[0, 0] = 1.0
+        attention = np.full((1, 1000), 1e-3)
+        proposal = self.mixed(attention, saliency, mix)
+        assert np.max(attention / proposal) < 110
+
+    def test_is_a_constant_for_the_gradient(self, rng):
+        inputs = [rng.dirichlet(np.ones(9), size=2), rng.uniform(size=(2, 9))]
+        _, gradients = value_and_gradients(
+            lambda a, s: mix_proposal(a, s, 0.5), [x.astype("float32") for x in inputs]
+        )
+        for gradient in gradients:
+            np.testing.assert_array_equal(gradient, 0)
+
+    def test_keeps_the_dtype_of_the_attention(self):
+        saliency = ops.ones((2, 4), dtype="float16")
+        proposal = mix_proposal(ops.full((2, 4), 0.25), saliency, 0.5)
+        assert keras.backend.standardize_dtype(proposal.dtype) == "float32"

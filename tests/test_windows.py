@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from keras import ops
 
 from attention_sampling import extract_patches
-from attention_sampling.windows import window_origins
+from attention_sampling.windows import cell_means, window_origins
+
+BACKEND = keras.backend.backend()
 
 
 def origins_of(cells, *sizes, receptive_field=0):
@@ -236,3 +238,129 @@ def test_origins_of_any_integer_dtype(dtype):
     origins = np.array([[[2, 3]]], dtype)
     patches = extract_patches(ops.array(images), ops.convert_to_tensor(origins), (2, 2))
     assert ops.convert_to_numpy(patches)[0, 0, :, :, 0].tolist() == [[12, 0], [16, 0]]
+
+
+def exact_cell_means(values, attention_size, low_size, receptive_field=0):
+    """Return the mean over each cell of one image, first down and then across."""
+    down = [
+        reference.cell_mean(column, attention_size[0], low_size[0], receptive_field)
+        for column in np.transpose(values)
+    ]
+    return np.array(
+        [
+            reference.cell_mean(row, attention_size[1], low_size[1], receptive_field)
+            for row in np.transpose(down)
+        ]
+    )
+
+
+@st.composite
+def coverings(draw):
+    """Draw values that cover a view, and a map with its border."""
+    receptive_field = draw(st.integers(0, 9))
+    axes = []
+    for _ in range(2):
+        low = draw(st.integers(receptive_field + 1, 40))
+        attention = draw(st.integers(1, low))
+        # Values with the size of the map are its cells; that has a test of its own.
+        extent = draw(st.integers(1, 50).filter(lambda n, a=attention: n != a))
+        axes.append((extent, attention, low))
+    return *zip(*axes, strict=True), receptive_field
+
+
+class TestCellMeans:
+    def means(self, values, *sizes, receptive_field=0):
+        means = cell_means(
+            ops.array(values, "float32"), *sizes, receptive_field=receptive_field
+        )
+        return ops.convert_to_numpy(means)
+
+    # JAX compiles every new size.
+    @settings(max_examples=40 if BACKEND != "jax" else 10, deadline=None)
+    @given(coverings())
+    @example(((10, 9), (4, 4), (10, 9), 0))  # cells of two and a half pixels
+    @example(((1, 50), (8, 8), (16, 16), 3))
+    def test_are_exact(self, covering):
+        extent, attention, low, receptive_field = covering
+        values = np.random.default_rng(0).uniform(size=extent)
+        means = self.means(
+            values[None], attention, low, receptive_field=receptive_field
+        )
+        assert means.shape == (1, *attention)
+        expected = exact_cell_means(values, attention, low, receptive_field)
+        np.testing.assert_allclose(means[0], expected, rtol=1e-3, atol=1e-4)
+
+    def test_every_sample_has_its_own(self, rng):
+        values = rng.uniform(size=(3, 12, 10))
+        means = self.means(values, (5, 4), (24, 20), receptive_field=3)
+        for sample in range(3):
+            expected = exact_cell_means(values[sample], (5, 4), (24, 20), 3)
+            np.testing.assert_allclose(means[sample], expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("receptive_field", [0, 3])
+    def test_values_of_the_size_of_the_map_are_its_cells(self, receptive_field, rng):
+        """Also where the map leaves a border of the view out."""
+        values = rng.uniform(size=(2, 5, 6)).astype("float32")
+        means = self.means(values, (5, 6), (13, 15), receptive_field=receptive_field)
+        np.testing.assert_array_equal(means, values)
+
+    def test_the_border_of_the_receptive_field_does_not_count(self):
+        """Four pixels of ten, two at each side, and three cells of two between."""
+        values = np.array([[[9.0, 9, 1, 3, 5, 7, 2, 4, 9, 9]]])
+        means = self.means(values, (1, 3), (1, 10), receptive_field=0)
+        assert means.shape == (1, 1, 3)
+        column = np.transpose(values, (0, 2, 1))
+        means = self.means(column, (3, 1), (10, 5), receptive_field=4)
+        np.testing.assert_allclose(means[0, :, 0], [2, 6, 3], rtol=1e-6)
+
+    def test_keeps_the_mean_of_the_whole(self, rng):
+        values = rng.uniform(size=(2, 31, 47))
+        means = self.means(values, (7, 11), (100, 120))
+        np.testing.assert_allclose(
+            means.mean(axis=(1, 2)), values.mean(axis=(1, 2)), rtol=1e-5
+        )
+
+    def test_of_a_large_map(self):
+        """Three thousand cells, as far as float32 goes."""
+        values = np.linspace(0, 1, 3000)[None, None]
+        means = self.means(values, (1, 1500), (1, 3000))
+        expected = values.reshape(1500, 2).mean(axis=1)
+        np.testing.assert_allclose(means[0, 0], expected, atol=1e-6)
+        means = self.means(values, (1, 997), (1, 3000))
+        expected = reference.cell_mean(values[0, 0], 997, 3000)
+        np.testing.assert_allclose(means[0, 0], expected, atol=1e-5)
+
+    @pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow",
+        reason="sizes unknown before the graph runs occur on TensorFlow only",
+    )
+    @pytest.mark.parametrize("saliency", [None, 12, 5])
+    @pytest.mark.parametrize("cells", [None, 5])
+    @pytest.mark.parametrize("receptive_field", [0, 2])
+    def test_sizes_unknown_before_the_graph_runs(
+        self, saliency, cells, receptive_field, rng
+    ):
+        import tensorflow as tf
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, saliency, saliency]),
+                tf.TensorSpec([None, cells, cells]),
+                tf.TensorSpec([None, None, None, 1]),
+            ],
+            autograph=False,
+        )
+        def graph(values, attention, x_low):
+            attention_size = tuple(ops.shape(attention)[1:])
+            low_size = tuple(ops.shape(x_low)[1:3])
+            return cell_means(values, attention_size, low_size, receptive_field)
+
+        extent = saliency or 7
+        values = rng.uniform(size=(2, extent, extent)).astype("float32")
+        means = graph(values, np.zeros((2, 5, 5), "float32"), np.zeros((2, 12, 12, 1)))
+        expected = values
+        if extent != 5:
+            expected = [
+                exact_cell_means(v, (5, 5), (12,) * 2, receptive_field) for v in values
+            ]
+        np.testing.assert_allclose(means.numpy(), expected, rtol=1e-4)

@@ -3,14 +3,13 @@
 import keras
 from keras import ops
 
-from attention_sampling.checks import check_inputs, common_batch
-from attention_sampling.estimators import (
-    ordered_weights,
-    weighted_sum,
-    with_replacement_weights,
-)
+from attention_sampling import estimators
+from attention_sampling.checks import check_choice, check_prediction
+from attention_sampling.input_checks import check_inputs, common_batch
+from attention_sampling.layers.sample_patches import SamplePatches
 
 _INPUTS = ("features", "sampled_attention")
+_OPTIONAL = ("sampled_proposal",)
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
@@ -19,24 +18,41 @@ class Expectation(keras.layers.Layer):
 
     Value, gradient with respect to the features and gradient with respect to the
     attention are all unbiased: on average over the draws they equal those of the full
-    model, which would process every cell. It computes in float32 at least, also under
-    mixed precision.
+    model, which would process every cell. The exceptions are cells from a proposal with
+    ``self_normalize``, and ``prediction="top_k"``. It computes in float32 at least, also
+    under mixed precision.
 
     Args:
         replace: whether the cells were drawn with replacement. Must be that of
-            ``SamplePatches``. If False, the estimator of the paper for draws without
-            replacement is used, and the attention must be in drawing order, as
-            ``SamplePatches`` gives it.
+            ``SamplePatches``.
+        estimator: without replacement, ``"unordered"`` (the default) or ``"ordered"``,
+            that of the paper, which has more variance. The latter needs the attention in
+            drawing order, as ``SamplePatches`` gives it.
+        control_variate: take from each feature, in the gradient of the attention alone,
+            what the other drawn cells say the sum is. It takes out most of the noise of
+            that gradient and changes nothing on average. None for True wherever there is
+            one: not for ``"ordered"``, nor for a single patch.
+        prediction: outside training, ``"sample"`` to estimate as in training, or
+            ``"top_k"`` for the attention-weighted mean of the cells of most attention,
+            which ``SamplePatches(prediction="top_k")`` takes then. Must be that of
+            ``SamplePatches``.
+        predict_samples: outside training, the mean of this many independent estimates;
+            with ``prediction="sample"``. Must be that of ``SamplePatches``.
+        self_normalize: where cells came from a proposal, divide by the weights' sum: a
+            bias of the order of 1 / n_patches for much less variance.
 
     Input shape:
         ``[features, sampled_attention]``: (batch, n_patches, ...) and
-        (batch, n_patches). ``n_patches`` must be known.
+        (batch, n_patches). ``n_patches`` must be known. If the cells were drawn from a
+        proposal, a third input, ``sampled_proposal`` (batch, n_patches).
 
     Output shape:
         (batch, ...), float32.
 
     Raises:
-        ValueError: ranks or number of patches that do not match; different batch.
+        ValueError: arguments that exclude each other; ranks or number of patches that do
+            not match; different batch; in a functional model, other settings than those
+            of the ``SamplePatches`` layer that drew the cells.
 
     Example:
 
@@ -44,53 +60,190 @@ class Expectation(keras.layers.Layer):
     >>> sampled_attention = keras.ops.array([[0.6, 0.2]])
     >>> expected = Expectation()([features, sampled_attention])
     >>> keras.ops.convert_to_numpy(expected).round(3)
-    array([[0.8, 0.2]], dtype=float32)
+    array([[0.667, 0.333]], dtype=float32)
 
     Reference:
         Katharopoulos and Fleuret 2019, eq. 4 and 12 (with replacement), eq. 14-17
-        (without).
+        (ordered); Murthy 1957 and Kool et al. 2020 (arXiv 2002.06043) (unordered and the
+        control variates).
     """
 
-    def __init__(self, replace=False, **kwargs):
+    def __init__(
+        self,
+        replace=False,
+        estimator=None,
+        control_variate=None,
+        prediction="sample",
+        predict_samples=1,
+        self_normalize=True,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.replace = replace
-
-    def call(self, inputs):
-        features, sampled_attention = check_inputs(inputs, *_INPUTS)
-        self.compute_output_shape([features.shape, sampled_attention.shape])
-        dtype = keras.backend.result_type(
-            features.dtype, sampled_attention.dtype, "float32"
+        self.estimator = check_choice(
+            "estimator", estimator, (None, "ordered", "unordered")
         )
-        features = ops.cast(features, dtype)
-        sampled_attention = ops.cast(sampled_attention, dtype)
-        estimate = with_replacement_weights if self.replace else ordered_weights
-        weights = estimate(sampled_attention)
-        return weighted_sum(features, sampled_attention, weights)
-
-    def compute_output_spec(self, inputs):
-        features, sampled_attention = check_inputs(inputs, *_INPUTS)
-        shape = self.compute_output_shape([features.shape, sampled_attention.shape])
-        dtype = keras.backend.result_type(
-            features.dtype, sampled_attention.dtype, "float32"
+        if replace and estimator is not None:
+            raise ValueError(
+                "`estimator` chooses between estimators for draws without replacement. "
+                f"Leave it out, or set replace=False. Received: estimator={estimator!r}, "
+                f"replace={replace}"
+            )
+        self.control_variate = check_choice(
+            "control_variate", control_variate, (None, True, False)
         )
+        if control_variate and estimator == "ordered":
+            raise ValueError(
+                "The ordered estimator has no control variate. Use "
+                "estimator='unordered'. Received: control_variate=True, "
+                "estimator='ordered'"
+            )
+        self.prediction, self.predict_samples = check_prediction(
+            prediction, predict_samples
+        )
+        self.self_normalize = self_normalize
+
+    def call(self, inputs, training=None):
+        inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
+        self.compute_output_shape([x.shape for x in inputs])
+        dtype = keras.backend.result_type(*(x.dtype for x in inputs), "float32")
+        inputs = [ops.cast(x, dtype) for x in inputs]
+        inputs = [self.split_sets(x, training) for x in inputs]
+        estimates = self._estimate(*inputs, training=training)
+        if training or self.predict_samples == 1:
+            return estimates
+        shape = (-1, self.predict_samples, *estimates.shape[1:])
+        return ops.mean(ops.reshape(estimates, shape), axis=1)
+
+    def split_sets(self, x, training=None):
+        """Make every set of draws a sample of its own.
+
+        Args:
+            x: (batch, patches, ...) tensor, of ``predict_samples`` times ``n_patches``
+                patches outside training.
+            training: whether the model is being trained.
+
+        Returns:
+            (batch x predict_samples, n_patches, ...) tensor; ``x`` itself in training.
+        """
+        if training or self.predict_samples == 1:
+            return x
+        if x.shape[1] % self.predict_samples:
+            raise ValueError(
+                "Expectation needs as many patches for each of its sets of draws. "
+                "attention_sampling() sees to it. Received: "
+                f"predict_samples={self.predict_samples}, {x.shape[1]} patches"
+            )
+        return ops.reshape(x, (-1, x.shape[1] // self.predict_samples, *x.shape[2:]))
+
+    def sampling_weights(self, sampled_attention, sampled_proposal=None, training=None):
+        """Return the weights c_s of drawn cells.
+
+        Args:
+            sampled_attention: (batch, n_patches) float tensor, of one set of draws.
+            sampled_proposal: (batch, n_patches) float tensor, None if the cells were drawn
+                from the attention.
+            training: whether the model is being trained.
+
+        Returns:
+            (batch, n_patches) tensor, constant for the gradient.
+        """
+        if self.prediction == "top_k" and not training:
+            return estimators.top_k_weights(sampled_attention)
+        proposed = sampled_proposal is not None
+        probabilities = sampled_proposal if proposed else sampled_attention
+        if self.replace:
+            weights = estimators.with_replacement_weights(probabilities)
+        elif self.estimator == "ordered":
+            weights = estimators.ordered_weights(probabilities)
+        else:
+            weights = estimators.unordered_weights(probabilities)
+        if proposed and self.self_normalize:
+            weights = estimators.normalized_weights(weights, sampled_attention)
+        return weights
+
+    def _estimate(self, features, sampled_attention, *proposal, training):
+        weights = self.sampling_weights(sampled_attention, *proposal, training=training)
+        control_variate = None
+        if self._has_control_variate(features.shape[1], training):
+            leave_one_out = (
+                estimators.with_replacement_leave_one_out
+                if self.replace
+                else estimators.unordered_leave_one_out
+            )
+            control_variate = estimators.control_variate(
+                features,
+                sampled_attention,
+                leave_one_out(*proposal or [sampled_attention]),
+                normalize=bool(proposal) and self.self_normalize,
+            )
+        return estimators.weighted_sum(
+            features, sampled_attention, weights, control_variate
+        )
+
+    def _has_control_variate(self, n_patches, training):
+        top_k = self.prediction == "top_k" and not training
+        if self.control_variate is False or n_patches == 1 or top_k:
+            return False
+        return self.estimator != "ordered"
+
+    def compute_output_spec(self, inputs, training=None):
+        inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
+        shape = self.compute_output_shape([x.shape for x in inputs])
+        self._check_source(inputs)
+        dtype = keras.backend.result_type(*(x.dtype for x in inputs), "float32")
         return keras.KerasTensor(shape, dtype=dtype)
 
     def compute_output_shape(self, input_shape):
-        features, sampled_attention = map(tuple, check_inputs(input_shape, *_INPUTS))
+        input_shape = check_inputs(input_shape, *_INPUTS, optional=_OPTIONAL)
+        features, sampled_attention, *proposal = map(tuple, input_shape)
+        # Predicting from several sets of draws takes more patches than training.
+        unknown = features[1:2] == (None,) and self.predict_samples == 1
         if (
             len(sampled_attention) != 2
             or len(features) < 3
-            or features[1] is None
+            or unknown
             or features[1] != sampled_attention[1]
+            or (proposal and proposal[0][1:] != sampled_attention[1:])
         ):
+            received = [f"features.shape={features}"]
+            received += [f"sampled_attention.shape={sampled_attention}"]
+            received += [f"sampled_proposal.shape={shape}" for shape in proposal]
             raise ValueError(
                 "Expectation needs features of shape (batch, n_patches, dim) and their "
-                "attention of shape (batch, n_patches), with the same n_patches. "
-                f"Received: features.shape={features}, "
-                f"sampled_attention.shape={sampled_attention}"
+                "attention of shape (batch, n_patches), with the same n_patches; so, too, "
+                f"their proposal, if there is one. Received: {', '.join(received)}"
             )
         batch = common_batch(features=features, sampled_attention=sampled_attention)
         return (batch, *features[2:])
 
+    def _check_source(self, inputs):
+        """Refuse cells that were drawn in another way, where a model can tell."""
+        history = getattr(inputs[1], "_keras_history", None)
+        source = getattr(history, "operation", None)
+        if not isinstance(source, SamplePatches):
+            return
+        for name in ("replace", "prediction", "predict_samples"):
+            drawn, expected = getattr(source, name), getattr(self, name)
+            if drawn != expected:
+                raise ValueError(
+                    f"SamplePatches and Expectation must be given the same `{name}`. "
+                    "attention_sampling() sets both. Received: "
+                    f"SamplePatches({name}={drawn!r}), Expectation({name}={expected!r})"
+                )
+        if source.has_proposal and len(inputs) == 2:
+            raise ValueError(
+                "The cells were drawn from a proposal. Pass it on as a third input, "
+                "[features, sampled_attention, sampled_proposal]. Received: 2 inputs"
+            )
+
     def get_config(self):
-        return {**super().get_config(), "replace": self.replace}
+        return {
+            **super().get_config(),
+            "replace": self.replace,
+            "estimator": self.estimator,
+            "control_variate": self.control_variate,
+            "prediction": self.prediction,
+            "predict_samples": self.predict_samples,
+            "self_normalize": self.self_normalize,
+        }

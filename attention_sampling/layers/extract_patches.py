@@ -2,13 +2,9 @@
 
 import keras
 
-from attention_sampling.checks import (
-    check_images,
-    check_inputs,
-    check_pair,
-    common_batch,
-)
-from attention_sampling.windows import extract_patches
+from attention_sampling import windows
+from attention_sampling.checks import check_pair
+from attention_sampling.input_checks import check_images, check_inputs, common_batch
 
 _INPUTS = ("x_high", "origins")
 
@@ -56,7 +52,7 @@ class ExtractPatches(keras.layers.Layer):
         x_high, origins = check_inputs(inputs, *_INPUTS)
         self.compute_output_shape([x_high.shape, origins.shape])
         self._check_dtype(origins)
-        return extract_patches(x_high, origins, self.patch_size)
+        return windows.extract_patches(x_high, origins, self.patch_size)
 
     def compute_output_spec(self, inputs):
         x_high, origins = check_inputs(inputs, *_INPUTS)

@@ -3,18 +3,18 @@
 import keras
 from keras import ops
 
+from attention_sampling import sampling, windows
 from attention_sampling.checks import (
     check_count,
-    check_images,
-    check_inputs,
     check_pair,
-    common_batch,
+    check_prediction,
+    check_share,
 )
+from attention_sampling.input_checks import check_images, check_inputs, common_batch
 from attention_sampling.layers.extract_patches import ExtractPatches
-from attention_sampling.sampling import draw_cells
-from attention_sampling.windows import window_origins
 
 _INPUTS = ("x_low", "x_high", "attention")
+_OPTIONAL = ("saliency",)
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
@@ -28,6 +28,12 @@ class SamplePatches(keras.layers.Layer):
     The state of its random numbers is saved with the model, so that a loaded model
     goes on with the draws the saved one would have made.
 
+    With a saliency as fourth input, cells are drawn in training from a proposal in place
+    of the attention: ``(1 - mix) a`` and, for the rest, in proportion to ``a`` times the
+    saliency. ``Expectation`` then needs ``sampled_proposal`` too, and estimates the same
+    as before. ``layer.mix`` is a scalar variable that may be assigned to while training;
+    the callback ``ProposalMix`` does. Outside training cells come from the attention.
+
     Args:
         n_patches: places to draw for each sample.
         patch_size: height and width of the patches in full-resolution pixels, one int
@@ -40,22 +46,35 @@ class SamplePatches(keras.layers.Layer):
             over the map is applied to them. Probabilities come out either way.
         seed: int for the random numbers, None for a random one.
         return_origins: also return where the patches were taken.
+        prediction: outside training, ``"sample"`` to draw as in training, or ``"top_k"``
+            for the cells of most attention, the same every time. Must be that of
+            ``Expectation``.
+        predict_samples: outside training, sets of ``n_patches`` places to draw, one
+            independent of the other. Must be that of ``Expectation``.
+        proposal_mix: share of the saliency in the proposal, from 0 to 1, where training
+            begins.
 
     Input shape:
         ``[x_low, x_high, attention]``: views (batch, low_height, low_width, channels),
         full-resolution images (batch, height, width, channels) of any float dtype,
         uint8 or uint16, and the attention map (batch, rows, columns), whose values sum
-        to 1 for each sample. Sizes may be None in a symbolic call.
+        to 1 for each sample. Sizes may be None in a symbolic call. Optionally a fourth,
+        the saliency of the view (batch, any height, any width), not negative, on any
+        scale: it is averaged over each cell, or taken as it is if it has the size of the
+        attention map.
 
     Output shape:
         ``[patches, sampled_attention]``: (batch, n_patches, patch_height, patch_width,
         channels) of the dtype of ``x_high`` and (batch, n_patches) float32, in drawing
-        order. With ``return_origins`` also (batch, n_patches, 2) int32, the row and
+        order. With a saliency, ``sampled_proposal`` comes third, (batch, n_patches)
+        float32, the probability with which each cell was proposed. With
+        ``return_origins`` also (batch, n_patches, 2) int32, the row and
         column of each patch's top-left pixel in the full-resolution image.
+        Outside training there are ``predict_samples`` times as many patches.
 
     Raises:
         ValueError: ``n_patches`` or ``patch_size`` not positive, a negative
-            ``receptive_field``; without replacement more patches than cells; ranks or
+            ``receptive_field``; an unknown ``prediction``; without replacement more patches than cells; ranks or
             batch sizes that do not match; a receptive field larger than the view.
 
     Example:
@@ -81,6 +100,9 @@ class SamplePatches(keras.layers.Layer):
         use_logits=False,
         seed=None,
         return_origins=False,
+        prediction="sample",
+        predict_samples=1,
+        proposal_mix=0.5,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -91,48 +113,89 @@ class SamplePatches(keras.layers.Layer):
         self.use_logits = use_logits
         self.seed = seed
         self.return_origins = return_origins
+        self.prediction, self.predict_samples = check_prediction(
+            prediction, predict_samples
+        )
+        self.proposal_mix = check_share("proposal_mix", proposal_mix)
+        self.mix = None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.extract_patches = ExtractPatches(self.patch_size)
 
+    @property
+    def has_proposal(self):
+        """Whether the layer was built for a saliency, and draws from a proposal."""
+        return self.mix is not None
+
     def build(self, input_shape):
-        self._check_shapes(*check_inputs(input_shape, *_INPUTS))
+        check_inputs(input_shape, *_INPUTS, optional=_OPTIONAL)
+        self._check_shapes(*input_shape)
+        if len(input_shape) == 4:
+            self.mix = self.add_weight(
+                name="mix",
+                shape=(),
+                initializer=keras.initializers.Constant(self.proposal_mix),
+                dtype="float32",
+                trainable=False,
+            )
         self.built = True
 
-    def call(self, inputs):
-        x_low, x_high, attention = check_inputs(inputs, *_INPUTS)
-        self._check_shapes(x_low.shape, x_high.shape, attention.shape)
+    def call(self, inputs, training=None):
+        inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
+        self._check_shapes(*(x.shape for x in inputs))
+        x_low, x_high, attention, *saliency = inputs
         _, rows, columns = ops.shape(attention)
+        low_size = tuple(ops.shape(x_low)[1:3])
         dtype = keras.backend.result_type(attention.dtype, "float32")
         attention = ops.reshape(ops.cast(attention, dtype), (-1, rows * columns))
         if self.use_logits:
             attention = ops.softmax(attention, axis=-1)
-        cells = draw_cells(
-            ops.stop_gradient(attention),
-            self.n_patches,
-            replace=self.replace,
-            seed=self.seed_generator,
-        )
-        sampled_attention = ops.take_along_axis(attention, cells, axis=1)
-        origins = window_origins(
+        proposal = ops.stop_gradient(attention)
+        if saliency and training:
+            salient = windows.cell_means(
+                ops.cast(saliency[0], "float32"),
+                (rows, columns),
+                low_size,
+                self.receptive_field,
+            )
+            salient = ops.reshape(salient, (-1, rows * columns))
+            proposal = sampling.mix_proposal(attention, salient, self.mix)
+        cells = self._choose(proposal, training)
+        origins = windows.window_origins(
             cells,
             (rows, columns),
-            tuple(ops.shape(x_low)[1:3]),
+            low_size,
             tuple(ops.shape(x_high)[1:3]),
             self.patch_size,
             self.receptive_field,
         )
-        patches = self.extract_patches([x_high, origins])
-        outputs = [patches, sampled_attention]
+        outputs = [
+            self.extract_patches([x_high, origins]),
+            ops.take_along_axis(attention, cells, axis=1),
+        ]
+        if saliency:
+            outputs.append(ops.take_along_axis(proposal, cells, axis=1))
         return [*outputs, origins] if self.return_origins else outputs
 
-    def compute_output_spec(self, inputs):
-        x_low, x_high, attention = check_inputs(inputs, *_INPUTS)
-        shapes = self.compute_output_shape([x_low.shape, x_high.shape, attention.shape])
-        dtypes = [
-            x_high.dtype,
-            keras.backend.result_type(attention.dtype, "float32"),
-            "int32",
-        ]
+    def _choose(self, probabilities, training):
+        """Return the (batch, n_patches) cells to look at."""
+        if training or self.predict_samples == 1:
+            if self.prediction == "top_k" and not training:
+                return sampling.top_cells(probabilities, self.n_patches)
+            return self._draw(probabilities)
+        # Every set is drawn as if it were a sample of its own.
+        cells = self._draw(ops.repeat(probabilities, self.predict_samples, axis=0))
+        return ops.reshape(cells, (-1, self.predict_samples * self.n_patches))
+
+    def _draw(self, probabilities):
+        return sampling.draw_cells(
+            probabilities, self.n_patches, self.replace, seed=self.seed_generator
+        )
+
+    def compute_output_spec(self, inputs, training=None):
+        inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
+        shapes = self.compute_output_shape([x.shape for x in inputs])
+        attention = keras.backend.result_type(inputs[2].dtype, "float32")
+        dtypes = [inputs[1].dtype, attention, *[attention] * len(inputs[3:]), "int32"]
         return [
             keras.KerasTensor(shape, dtype=dtype)
             for shape, dtype in zip(shapes, dtypes, strict=False)
@@ -140,15 +203,15 @@ class SamplePatches(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         batch = self._check_shapes(*input_shape)
-        shapes = [
-            (batch, self.n_patches, *self.patch_size, input_shape[1][3]),
-            (batch, self.n_patches),
-        ]
+        # More patches to predict from than to train on: unknown to a model.
+        n_patches = self.n_patches if self.predict_samples == 1 else None
+        shapes = [(batch, n_patches, *self.patch_size, input_shape[1][3])]
+        shapes += [(batch, n_patches)] * len(input_shape[2:])
         if self.return_origins:
-            shapes.append((batch, self.n_patches, 2))
+            shapes.append((batch, n_patches, 2))
         return shapes
 
-    def _check_shapes(self, x_low, x_high, attention):
+    def _check_shapes(self, x_low, x_high, attention, *saliency):
         """Refuse shapes that do not fit; return the batch size, None if unknown."""
         x_low, x_high, attention = map(tuple, (x_low, x_high, attention))
         check_images("x_low", x_low)
@@ -167,7 +230,8 @@ class SamplePatches(keras.layers.Layer):
                     f"x_low.shape={x_low}"
                 )
         _, rows, columns = attention
-        if not self.replace and None not in (rows, columns):
+        distinct = not self.replace or self.prediction == "top_k"
+        if distinct and None not in (rows, columns):
             if self.n_patches > rows * columns:
                 raise ValueError(
                     f"Cannot draw {self.n_patches} different cells from an attention map "
@@ -175,14 +239,25 @@ class SamplePatches(keras.layers.Layer):
                     "larger view, or replace=True. "
                     f"Received: n_patches={self.n_patches}"
                 )
-        return common_batch(x_low=x_low, x_high=x_high, attention=attention)
+        shapes = {"x_low": x_low, "x_high": x_high, "attention": attention}
+        if saliency:
+            shapes["saliency"] = tuple(saliency[0])
+            if len(shapes["saliency"]) != 3:
+                raise ValueError(
+                    "`saliency` must have shape (batch, height, width), one value a place. "
+                    f"Received: saliency.shape={shapes['saliency']}"
+                )
+        return common_batch(**shapes)
 
     def save_own_variables(self, store):
-        super().save_own_variables(store)
         store["seed_generator_state"] = self.seed_generator.state
+        if self.has_proposal:
+            store["mix"] = self.mix
 
     def load_own_variables(self, store):
         self.seed_generator.state.assign(store["seed_generator_state"])
+        if self.has_proposal:
+            self.mix.assign(store["mix"])
 
     def get_config(self):
         return {
@@ -194,4 +269,7 @@ class SamplePatches(keras.layers.Layer):
             "use_logits": self.use_logits,
             "seed": self.seed,
             "return_origins": self.return_origins,
+            "prediction": self.prediction,
+            "predict_samples": self.predict_samples,
+            "proposal_mix": self.proposal_mix,
         }

@@ -1,74 +1,302 @@
-"""Expectation: unbiased in both modes, and its checks."""
+"""Expectation: unbiased in every mode, and its checks."""
 
 import keras
 import numpy as np
 import pytest
 import reference
-from enumeration import enumerate_draws, logits_of
+from enumeration import (
+    enumerate_draws,
+    enumerate_variance,
+    logits_of,
+    proposal_of,
+)
+from gradients import value_and_gradients
 from keras import ops
 
-from attention_sampling import Expectation
+from attention_sampling import Expectation, LocalContrast, SamplePatches
+
+SETTINGS = {
+    "default": {},
+    "unordered": {"estimator": "unordered", "control_variate": True},
+    "without control variate": {"control_variate": False},
+    "ordered": {"estimator": "ordered"},
+    "with replacement": {"replace": True},
+    "with replacement, without control variate": {
+        "replace": True,
+        "control_variate": False,
+    },
+}
+EVERY = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+
+
+def estimator_of(**settings):
+    layer = Expectation(**settings)
+    return lambda *inputs: layer(list(inputs), training=True)
+
+
+def errors_of(settings, attention, n_patches, proposal=None, replace=None):
+    """Return the largest bias of value, logit gradient and feature gradient."""
+    replace = settings.get("replace", False) if replace is None else replace
+    estimated, exact = enumerate_draws(
+        estimator_of(**settings), logits_of(attention, 5), n_patches, replace, proposal
+    )
+    return [
+        np.abs(got - expected).max()
+        for got, expected in zip(estimated, exact, strict=True)
+    ]
+
+
+@EVERY
+@pytest.mark.parametrize("attention", ["flat", "uneven", "peaked"])
+@pytest.mark.parametrize("n_patches", [1, 3])
+def test_every_draw_averages_to_the_full_model(n_patches, attention, settings):
+    assert max(errors_of(settings, attention, n_patches)) < 1e-5
+
+
+@EVERY
+@pytest.mark.parametrize("n_patches", [1, 3])
+def test_every_draw_of_a_proposal_averages_to_the_full_model(n_patches, settings):
+    settings = {**settings, "self_normalize": False}
+    proposal = proposal_of(logits_of("uneven", 5))
+    assert max(errors_of(settings, "uneven", n_patches, proposal)) < 1e-5
 
 
 @pytest.mark.parametrize("replace", [True, False])
-@pytest.mark.parametrize("attention", ["flat", "uneven", "peaked"])
-@pytest.mark.parametrize("n_patches", [1, 3])
-def test_every_draw_averages_to_the_full_model(n_patches, attention, replace):
-    def estimate(features, sampled_attention, replace):
-        return Expectation(replace=replace)([features, sampled_attention])
+def test_self_normalized_draws_of_a_proposal_are_nearly_unbiased(replace):
+    """And by default: the enumeration sees that it is."""
+    proposal = proposal_of(logits_of("uneven", 5))
+    errors = errors_of({"replace": replace}, "uneven", 3, proposal)
+    assert 1e-3 < max(errors) < 0.2
 
-    estimated, exact = enumerate_draws(
-        estimate, logits_of(attention, 5), n_patches, replace
-    )
-    for got, expected in zip(estimated, exact, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+@pytest.mark.parametrize("settings", [{}, {"replace": True}])
+def test_self_normalizing_a_proposal_that_is_the_attention_changes_nothing(settings):
+    proposal = reference.softmax(logits_of("uneven", 5))
+    assert max(errors_of(settings, "uneven", 3, proposal)) < 1e-5
 
 
 def test_enumeration_sees_the_other_mode():
     """The estimator for the other kind of draw is biased."""
-
-    def estimate(features, sampled_attention, replace):
-        return Expectation(replace=not replace)([features, sampled_attention])
-
     for replace in (True, False):
-        estimated, exact = enumerate_draws(estimate, logits_of("uneven", 5), 3, replace)
-        for got, expected in zip(estimated, exact, strict=True):
-            assert np.abs(got - expected).max() > 1e-2
+        errors = errors_of({"replace": not replace}, "uneven", 3, replace=replace)
+        assert errors[0] > 1e-2
+        assert errors[2] > 1e-2
 
 
-@pytest.mark.parametrize("replace", [True, False])
-def test_value_is_the_reference(replace, rng):
+def slow_value(features, attention, settings):
+    if settings.get("replace"):
+        return reference.estimate(features, attention, replace=True)
+    if settings.get("estimator") == "ordered":
+        return reference.estimate(features, attention, replace=False)
+    return reference.estimate_unordered(features, attention)
+
+
+@EVERY
+@pytest.mark.parametrize("training", [True, False])
+def test_value_is_the_reference(settings, training, rng):
     features = rng.normal(size=(4, 3, 6)).astype("float32")
     attention = rng.dirichlet(np.ones(9), size=4)[:, :3].astype("float32")
-    value = Expectation(replace=replace)([ops.array(features), ops.array(attention)])
+    value = Expectation(**settings)(
+        [ops.array(features), ops.array(attention)], training=training
+    )
     expected = [
-        reference.estimate(f, a, replace)
-        for f, a in zip(features, attention, strict=True)
+        slow_value(f, a, settings) for f, a in zip(features, attention, strict=True)
     ]
     np.testing.assert_allclose(ops.convert_to_numpy(value), expected, atol=1e-5)
 
 
-def test_order_of_the_draws_matters_without_replacement(rng):
+@pytest.mark.parametrize("self_normalize", [True, False])
+@pytest.mark.parametrize("replace", [True, False])
+def test_value_of_a_proposal(self_normalize, replace, rng):
+    features = rng.normal(size=(4, 3, 6)).astype("float32")
+    attention = rng.dirichlet(np.ones(9), size=4)[:, :3].astype("float32")
+    proposal = rng.dirichlet(np.ones(9), size=4)[:, :3].astype("float32")
+    layer = Expectation(replace=replace, self_normalize=self_normalize)
+    value = ops.convert_to_numpy(
+        layer([ops.array(x) for x in (features, attention, proposal)], training=True)
+    )
+    for sample in range(4):
+        weights = (
+            1 / (3 * proposal[sample])
+            if replace
+            else reference.unordered_weights(proposal[sample])
+        )
+        shares = weights * attention[sample]
+        if self_normalize:
+            shares /= shares.sum()
+        np.testing.assert_allclose(
+            value[sample], shares @ features[sample], rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_the_control_variate_is_on_by_default_and_changes_the_gradient_alone(
+    replace, rng
+):
+    logits = logits_of("uneven", 5)
+    features = rng.normal(size=(5, 3)).astype("float32") + 3
+    cotangent = np.ones(3, "float32")
+    default, on, off = (
+        enumerate_variance(
+            estimator_of(replace=replace, control_variate=control_variate),
+            logits, features, 3, replace, cotangent,
+        )
+        for control_variate in (None, True, False)
+    )  # fmt: skip
+    for got, expected in zip(default, on, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(on[0], off[0], rtol=1e-4, atol=1e-7)
+    assert np.trace(on[1]) < 0.7 * np.trace(off[1])
+
+
+def test_one_patch_has_no_control_variate_even_where_it_is_asked_for():
+    inputs = [ops.ones((2, 1, 3)), ops.full((2, 1), 0.25)]
+    for settings in ({"control_variate": True}, {"replace": True}):
+        value = Expectation(**settings)(inputs, training=True)
+        np.testing.assert_allclose(ops.convert_to_numpy(value), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"estimator": "ordered"}])
+def test_the_order_of_the_draws_matters_to_the_ordered_estimator_alone(settings, rng):
     features = ops.array(rng.normal(size=(1, 2, 3)), "float32")
     attention = ops.array([[0.6, 0.1]])
-    layer = Expectation()
+    layer = Expectation(**settings)
     forward = layer([features, attention])
     backward = layer([ops.flip(features, axis=1), ops.flip(attention, axis=1)])
-    assert not np.allclose(*map(ops.convert_to_numpy, (forward, backward)))
+    same = np.allclose(*map(ops.convert_to_numpy, (forward, backward)), atol=1e-6)
+    assert same == (not settings)
 
 
+class TestPredictionFromTheTop:
+    def inputs(self, rng):
+        features = rng.normal(size=(4, 3, 6)).astype("float32")
+        attention = rng.dirichlet(np.ones(9), size=4)[:, :3].astype("float32")
+        return [ops.array(features), ops.array(attention)]
+
+    @pytest.mark.parametrize("replace", [True, False])
+    def test_is_the_weighted_mean(self, replace, rng):
+        features, attention = inputs = self.inputs(rng)
+        layer = Expectation(replace=replace, prediction="top_k")
+        expected = [
+            np.average(f, axis=0, weights=a)
+            for f, a in zip(
+                *map(ops.convert_to_numpy, (features, attention)), strict=True
+            )
+        ]
+        for arguments in ({}, {"training": False}):
+            value = ops.convert_to_numpy(layer(inputs, **arguments))
+            np.testing.assert_allclose(value, expected, atol=1e-5)
+
+    @pytest.mark.parametrize("proposal", [False, True])
+    def test_trains_as_ever(self, proposal, rng):
+        inputs = self.inputs(rng)
+        inputs += [0.5 * inputs[1] + 0.01] * proposal
+        values = [
+            Expectation(prediction=prediction)(inputs, training=True)
+            for prediction in ("top_k", "sample")
+        ]
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, values))
+
+    def test_a_proposal_does_not_matter(self, rng):
+        inputs = self.inputs(rng)
+        layer = Expectation(prediction="top_k")
+        with_it, without = layer([*inputs, inputs[1] * 0.5]), layer(inputs)
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (with_it, without)))
+
+
+class TestSeveralSets:
+    @EVERY
+    def test_is_the_mean_of_their_estimates(self, settings, rng):
+        features = rng.normal(size=(4, 6, 5)).astype("float32")
+        attention = rng.dirichlet(np.ones(9), size=8)[:, :3].astype("float32")
+        attention = attention.reshape(4, 6)
+        value = Expectation(predict_samples=2, **settings)(
+            [ops.array(features), ops.array(attention)]
+        )
+        single = Expectation(**settings)
+        sets = [
+            ops.convert_to_numpy(
+                single([ops.array(features[:, i]), ops.array(attention[:, i])])
+            )
+            for i in (slice(0, 3), slice(3, 6))
+        ]
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(value), np.mean(sets, axis=0), atol=1e-6
+        )
+
+    def test_of_a_proposal_and_more_axes(self, rng):
+        features = rng.normal(size=(4, 6, 2, 5)).astype("float32")
+        attention, proposal = rng.uniform(0.01, 0.1, size=(2, 4, 6)).astype("float32")
+        inputs = [ops.array(x) for x in (features, attention, proposal)]
+        value = Expectation(predict_samples=3)(inputs)
+        sets = [
+            Expectation()([x[:, i : i + 2] for x in inputs]) for i in range(0, 6, 2)
+        ]
+        assert tuple(value.shape) == (4, 2, 5)
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(value),
+            np.mean([ops.convert_to_numpy(x) for x in sets], axis=0),
+            atol=1e-6,
+        )
+
+    def test_there_is_one_in_training(self, rng):
+        features = ops.array(rng.normal(size=(4, 3, 5)), "float32")
+        attention = ops.array(rng.uniform(0.01, 0.1, size=(4, 3)), "float32")
+        values = [
+            Expectation(predict_samples=samples)([features, attention], training=True)
+            for samples in (1, 2)
+        ]
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, values))
+
+    def test_refuses_a_number_of_patches_that_does_not_divide(self):
+        with pytest.raises(ValueError, match=r"Received: predict_samples=2, 3 patches"):
+            Expectation(predict_samples=2)([ops.ones((1, 3, 4)), ops.ones((1, 3))])
+
+
+@pytest.mark.parametrize("estimator", ["ordered", "unordered"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_inputs_are_summed_in_float32(dtype):
+def test_half_precision_inputs_are_summed_in_float32(dtype, estimator):
     """Sixty-four terms of 1 / 64 plus a little: float16 would lose the little."""
     features = ops.cast(ops.full((1, 64, 1), 1.0), dtype)
     attention = ops.cast(ops.full((1, 64), 2.0**-20), dtype)
-    value = Expectation()([features, attention])
+    value = Expectation(estimator=estimator)([features, attention])
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
     np.testing.assert_allclose(
         ops.convert_to_numpy(value)[0],
         reference.estimate(np.ones((64, 1)), np.full(64, 2.0**-20), replace=False),
         rtol=1e-5,
     )
+
+
+EXTREMES = {
+    "uniform over a million": np.full(256, 1e-6),
+    "one cell holds nearly all": np.r_[1 - 1e-7, np.full(255, 1e-7 / 1024)],
+    "all there is": np.full(256, 1 / 256),
+    "from sure to never": np.exp(-np.arange(256.0)) * (1 - np.exp(-1)),
+}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("attention", EXTREMES.values(), ids=EXTREMES.keys())
+@pytest.mark.parametrize("replace", [True, False])
+def test_extreme_attention_stays_finite_under_mixed_precision(
+    replace, attention, policy, rng
+):
+    """Features in half precision, attention in float32 as SampleSoftmax gives it."""
+    keras.config.set_dtype_policy(policy)
+    layer = Expectation(replace=replace)
+    compute_dtype = layer.compute_dtype
+    assert compute_dtype == policy.removeprefix("mixed_")
+    features = rng.normal(size=(1, 256, 4)).astype("float32")
+    attention = attention[None].astype("float32")
+    value, gradients = value_and_gradients(
+        lambda f, a: layer([ops.cast(f, compute_dtype), a], training=True),
+        [features, attention],
+    )
+    assert value.dtype == "float32"
+    assert np.isfinite(value).all()
+    for gradient in gradients:
+        assert np.isfinite(gradient).all()
 
 
 def test_trailing_axes_stay():
@@ -94,6 +322,19 @@ def test_refuses_shapes_that_do_not_match(features, attention):
         Expectation()([keras.KerasTensor(features), keras.KerasTensor(attention)])
 
 
+@pytest.mark.parametrize("proposal", [(2, 4), (2,), (2, 3, 1)])
+def test_refuses_a_proposal_of_another_shape(proposal):
+    shapes = [(2, 3, 4), (2, 3), proposal]
+    with pytest.raises(ValueError, match=r"Received: .*sampled_proposal\.shape=\(2,"):
+        Expectation()([keras.KerasTensor(shape) for shape in shapes])
+
+
+def test_the_number_of_patches_may_be_unknown_where_prediction_takes_more():
+    features = keras.KerasTensor((None, None, 4))
+    attention = keras.KerasTensor((None, None))
+    assert Expectation(predict_samples=2)([features, attention]).shape == (None, 4)
+
+
 def test_refuses_shapes_that_do_not_match_when_eager():
     with pytest.raises(ValueError, match="same n_patches"):
         Expectation()([ops.ones((2, 3, 4)), ops.ones((2, 5))])
@@ -106,6 +347,117 @@ def test_refuses_another_batch():
         Expectation()([keras.KerasTensor((2, 3, 4)), keras.KerasTensor((3, 3))])
 
 
-def test_refuses_another_number_of_inputs():
-    with pytest.raises(ValueError, match=r"2 inputs, \[features, sampled_attention\]"):
-        Expectation()([keras.Input((3, 2))] * 3)
+@pytest.mark.parametrize("inputs", [1, 4])
+def test_refuses_another_number_of_inputs(inputs):
+    with pytest.raises(
+        ValueError,
+        match=r"2 to 3 inputs, \[features, sampled_attention, "
+        rf"optional sampled_proposal\]. Received: {inputs}",
+    ):
+        Expectation()([keras.Input((3, 2))] * inputs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"replace": True, "estimator": "unordered"},
+            r"without replacement\. .*Received: estimator='unordered', replace=True",
+        ),
+        (
+            {"replace": True, "estimator": "ordered"},
+            r"without replacement\. .*Received: estimator='ordered', replace=True",
+        ),
+        (
+            {"estimator": "ordered", "control_variate": True},
+            r"no control variate.*Received: control_variate=True, estimator='ordered'",
+        ),
+        ({"estimator": "murthy"}, r"one of None, 'ordered', .*estimator='murthy'"),
+        ({"control_variate": "on"}, r"one of None, True, False.*variate='on'"),
+        ({"prediction": "all"}, r"one of 'sample', 'top_k'.*prediction='all'"),
+        ({"predict_samples": 0}, r"at least 1.*predict_samples=0"),
+        ({"predict_samples": 1.5}, r"at least 1.*predict_samples=1.5"),
+        (
+            {"prediction": "top_k", "predict_samples": 2},
+            r"the same every time.*prediction='top_k', predict_samples=2",
+        ),
+    ],
+)
+def test_refuses_arguments_that_exclude_each_other(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Expectation(**arguments)
+
+
+def test_config_holds_every_argument():
+    arguments = {
+        "replace": False,
+        "estimator": "ordered",
+        "control_variate": False,
+        "prediction": "sample",
+        "predict_samples": 3,
+        "self_normalize": False,
+    }
+    config = Expectation(**arguments).get_config()
+    assert {name: config[name] for name in arguments} == arguments
+    assert Expectation.from_config(config).get_config() == config
+    arguments = {"replace": True, "prediction": "top_k", "control_variate": True}
+    config = Expectation.from_config(Expectation(**arguments).get_config()).get_config()
+    assert {name: config[name] for name in arguments} == arguments
+
+
+class TestAgreesWithSamplePatches:
+    """In a functional model, where the layer that drew the cells is known."""
+
+    def stack(self, drawing, estimating, proposal=False, hand_on=True):
+        x_low, x_high = keras.Input((6, 6, 1)), keras.Input((24, 24, 1))
+        attention = keras.layers.Softmax(axis=(1, 2))(
+            keras.layers.Reshape((6, 6))(x_low)
+        )
+        saliency = [LocalContrast(3)(x_low)] * proposal
+        patches, *drawn = SamplePatches(2, 4, **drawing)(
+            [x_low, x_high, attention, *saliency]
+        )
+        features = ops.mean(patches, axis=(2, 3))
+        drawn = drawn if hand_on else drawn[:1]
+        return Expectation(**estimating)([features, *drawn])
+
+    @pytest.mark.parametrize(
+        ("drawing", "estimating", "message"),
+        [
+            (
+                {"replace": True},
+                {},
+                r"`replace`.*SamplePatches\(replace=True\), Expectation\(replace=False",
+            ),
+            ({}, {"replace": True}, r"`replace`.*Expectation\(replace=True\)"),
+            (
+                {"prediction": "top_k"},
+                {},
+                r"`prediction`.*SamplePatches\(prediction='top_k'\)",
+            ),
+            ({}, {"prediction": "top_k"}, r"Expectation\(prediction='top_k'\)"),
+            (
+                {"predict_samples": 2},
+                {"predict_samples": 3},
+                r"`predict_samples`.*\(predict_samples=2\), .*\(predict_samples=3\)",
+            ),
+        ],
+    )
+    def test_refuses_other_settings(self, drawing, estimating, message):
+        with pytest.raises(ValueError, match=message):
+            self.stack(drawing, estimating)
+
+    def test_refuses_to_lose_the_proposal(self):
+        with pytest.raises(ValueError, match=r"Pass it on as a third input.*2 inputs"):
+            self.stack({}, {}, proposal=True, hand_on=False)
+
+    @pytest.mark.parametrize("proposal", [False, True])
+    @pytest.mark.parametrize(
+        "settings", [{}, {"replace": True}, {"prediction": "top_k"}]
+    )
+    def test_takes_the_same_settings(self, settings, proposal):
+        assert self.stack(settings, settings, proposal).shape == (None, 1)
+
+    def test_takes_the_same_number_of_sets(self):
+        settings = {"predict_samples": 3}
+        assert self.stack(settings, settings).shape == (None, 1)

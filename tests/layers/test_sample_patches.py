@@ -1,4 +1,4 @@
-"""SamplePatches: the right places, repeatable draws, and its checks."""
+"""SamplePatches: the right places, repeatable draws, proposals, and its checks."""
 
 import keras
 import numpy as np
@@ -244,6 +244,14 @@ def test_refuses_a_receptive_field_as_large_as_the_view(receptive_field):
         )
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_refuses_more_top_cells_than_there_are(replace):
+    """Also where training may draw one of them again and again."""
+    layer = SamplePatches(21, 5, replace=replace, prediction="top_k")
+    with pytest.raises(ValueError, match="Cannot draw 21 different cells"):
+        layer(symbolic())
+
+
 def test_refuses_before_training():
     """A functional model with bad shapes is not even built."""
     x_low, x_high = keras.Input((4, 4, 3)), keras.Input((None, None, 3))
@@ -253,9 +261,13 @@ def test_refuses_before_training():
 
 
 def test_refuses_another_number_of_inputs():
-    images = [keras.Input((9, 9, 3))] * 2
-    with pytest.raises(ValueError, match=r"3 inputs, \[x_low, x_high, attention\]"):
-        SamplePatches(2, 4)(images)
+    for inputs in (2, 5):
+        images = [keras.Input((9, 9, 3))] * inputs
+        with pytest.raises(
+            ValueError,
+            match=r"3 to 4 inputs, \[x_low, x_high, attention, optional saliency\]",
+        ):
+            SamplePatches(2, 4)(images)
 
 
 @pytest.mark.parametrize("number", [2.5, None, True])
@@ -267,3 +279,332 @@ def test_refuses_receptive_fields_that_are_no_ints(number):
 def test_takes_numbers_of_numpy():
     config = SamplePatches(np.int64(2), 4, receptive_field=np.int32(3)).get_config()
     assert (type(config["n_patches"]), type(config["receptive_field"])) == (int, int)
+
+
+def tagged_inputs(samples, attention, saliency=None):
+    """Return inputs whose patches of one pixel tell the cell they were taken at.
+
+    Args:
+        samples: how many, all alike.
+        attention: (rows, columns).
+        saliency: (height, width) or None.
+    """
+    rows, columns = attention.shape
+    x_high = np.arange(rows * columns, dtype="float32").reshape(1, rows, columns, 1)
+    inputs = [x_high, x_high, attention[None].astype("float32")]
+    if saliency is not None:
+        inputs.append(saliency[None].astype("float32"))
+    return tensors([np.repeat(x, samples, axis=0) for x in inputs])
+
+
+def cells_of(patches):
+    """Return the drawn cells, (samples, n_patches), of tagged images."""
+    return ops.convert_to_numpy(patches)[..., 0, 0, 0].astype("int64")
+
+
+# None so small that a draw of them is too rare for a chi-square.
+SIX_CELLS = np.array([[0.1, 0.15, 0.2], [0.25, 0.1, 0.2]])
+SALIENCY = np.array([[1.0, 4.0, 1.0], [2.0, 1.0, 6.0]])
+
+
+def attention_of(rows, columns, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet(np.ones(rows * columns)).reshape(rows, columns)
+
+
+class TestPredictionFromTheTop:
+    @pytest.mark.parametrize("replace", [False, True])
+    @pytest.mark.parametrize("arguments", [{}, {"training": False}])
+    def test_takes_the_best_cells_every_time(self, arguments, replace):
+        attention = attention_of(5, 6)
+        layer = SamplePatches(4, 1, prediction="top_k", replace=replace)
+        best = np.argsort(-attention.ravel())[:4]
+        for _ in range(2):
+            patches, sampled = layer(tagged_inputs(3, attention), **arguments)
+            np.testing.assert_array_equal(cells_of(patches), np.tile(best, (3, 1)))
+            np.testing.assert_allclose(
+                ops.convert_to_numpy(sampled)[0], attention.ravel()[best], rtol=1e-6
+            )
+
+    def test_draws_in_training_as_without(self):
+        inputs = tagged_inputs(20, attention_of(5, 6))
+        of_the_top = SamplePatches(4, 1, prediction="top_k", seed=1)
+        plain = SamplePatches(4, 1, seed=1)
+        first, second = (
+            cells_of(layer(inputs, training=True)[0]) for layer in (of_the_top, plain)
+        )
+        np.testing.assert_array_equal(first, second)
+        assert len(np.unique(first, axis=0)) > 10
+
+    def test_a_saliency_does_not_matter(self):
+        attention, rng = attention_of(5, 6), np.random.default_rng(1)
+        layer = SamplePatches(4, 1, prediction="top_k", proposal_mix=1.0)
+        patches, sampled, proposed = layer(
+            tagged_inputs(1, attention, rng.gamma(0.1, size=(5, 6)))
+        )
+        best = np.argsort(-attention.ravel())[:4]
+        np.testing.assert_array_equal(cells_of(patches)[0], best)
+        np.testing.assert_array_equal(*numpy([sampled, proposed]))
+
+
+class TestSeveralSets:
+    @pytest.mark.parametrize("replace", [False, True])
+    def test_each_is_drawn_for_itself(self, replace):
+        """Distinct within a set, and as often as their attention says."""
+        attention = SIX_CELLS
+        layer = SamplePatches(2, 1, predict_samples=3, replace=replace, seed=0)
+        patches, sampled = layer(tagged_inputs(4000, attention))
+        assert tuple(patches.shape) == (4000, 6, 1, 1, 1)
+        cells = cells_of(patches)
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(sampled), attention.ravel()[cells], rtol=1e-6
+        )
+        sets = cells.reshape(-1, 2)
+        distinct = sets[:, 0] != sets[:, 1]
+        assert distinct.all() == (not replace)
+        draws, probabilities = reference.ordered_draws(attention.ravel(), 2, replace)
+        for number in range(3):
+            drawn = sets[number::3]
+            observed = [(drawn == draw).all(axis=1).sum() for draw in draws]
+            statistic, limit = reference.chi_square(observed, probabilities * 4000)
+            assert statistic < limit
+        # One set tells nothing of the next.
+        together = np.bincount(sets[0::3, 0] * 6 + sets[1::3, 0], minlength=36)
+        expected = np.outer(attention, attention).ravel() * 4000
+        statistic, limit = reference.chi_square(together, expected)
+        assert statistic < limit
+
+    def test_each_sample_keeps_its_own(self):
+        """Maps with one sure cell each: the sets are not mixed up between samples."""
+        inputs = inputs_of()
+        inputs[2] = peaked_map(5, 4, 7, 18)
+        layer = SamplePatches(1, 1, predict_samples=4, return_origins=True)
+        patches, sampled, origins = numpy(layer(tensors(inputs)))
+        assert patches.shape == (2, 4, 1, 1, 3)
+        np.testing.assert_array_equal(sampled, 1)
+        assert origins.shape == (2, 4, 2)
+        for sample in range(2):
+            assert len(np.unique(origins[sample], axis=0)) == 1
+        assert not np.array_equal(origins[0, 0], origins[1, 0])
+
+    def test_there_is_one_in_training(self):
+        inputs = tagged_inputs(3, attention_of(4, 4))
+        layer = SamplePatches(5, 1, predict_samples=3)
+        patches, sampled = layer(inputs, training=True)
+        assert tuple(patches.shape) == (3, 5, 1, 1, 1)
+        assert tuple(sampled.shape) == (3, 5)
+
+    def test_with_a_saliency_all_outputs_have_them(self):
+        inputs = tagged_inputs(2, attention_of(4, 4), np.ones((4, 4)))
+        layer = SamplePatches(3, 1, predict_samples=2, return_origins=True)
+        assert [x.shape[1] for x in layer(inputs)] == [6, 6, 6, 6]
+
+
+class TestProposal:
+    @pytest.mark.parametrize("replace", [False, True])
+    @pytest.mark.parametrize("mix", [0.0, 0.5, 1.0])
+    def test_in_training_cells_follow_it(self, mix, replace):
+        attention, saliency = SIX_CELLS, SALIENCY
+        proposal = reference.proposal(attention.ravel(), saliency.ravel(), mix)
+        layer = SamplePatches(2, 1, proposal_mix=mix, replace=replace, seed=0)
+        inputs = tagged_inputs(20_000, attention, saliency)
+        patches, sampled, proposed = layer(inputs, training=True)
+        cells = cells_of(patches)
+        draws, probabilities = reference.ordered_draws(proposal, 2, replace)
+        observed = [(cells == draw).all(axis=1).sum() for draw in draws]
+        assert sum(observed) == 20_000
+        statistic, limit = reference.chi_square(observed, probabilities * 20_000)
+        assert statistic < limit
+        sampled, proposed = numpy([sampled, proposed])
+        np.testing.assert_allclose(sampled, attention.ravel()[cells], rtol=1e-6)
+        np.testing.assert_allclose(proposed, proposal[cells], rtol=1e-5)
+
+    @pytest.mark.parametrize("arguments", [{}, {"training": False}])
+    def test_outside_training_cells_follow_the_attention(self, arguments):
+        attention, saliency = SIX_CELLS, SALIENCY
+        with_it = SamplePatches(2, 1, proposal_mix=1.0, seed=0)
+        without = SamplePatches(2, 1, seed=0)
+        patches, sampled, proposed = with_it(
+            tagged_inputs(500, attention, saliency), **arguments
+        )
+        plain, _ = without(tagged_inputs(500, attention), **arguments)
+        np.testing.assert_array_equal(cells_of(patches), cells_of(plain))
+        np.testing.assert_array_equal(*numpy([sampled, proposed]))
+
+    def test_a_mix_of_zero_draws_as_without_a_saliency(self):
+        attention = attention_of(5, 6)
+        saliency = np.random.default_rng(0).gamma(0.2, size=(9, 9))
+        with_it = SamplePatches(4, 1, proposal_mix=0.0, seed=0)
+        without = SamplePatches(4, 1, seed=0)
+        patches, sampled, proposed = with_it(
+            tagged_inputs(50, attention, saliency), training=True
+        )
+        plain, _ = without(tagged_inputs(50, attention), training=True)
+        np.testing.assert_array_equal(cells_of(patches), cells_of(plain))
+        np.testing.assert_array_equal(*numpy([sampled, proposed]))
+
+    @pytest.mark.parametrize(
+        ("size", "receptive_field"),
+        [((10, 10), 2), ((5, 4), 2), ((7, 23), 2), ((10, 10), 0), ((1, 1), 0)],
+    )
+    def test_the_saliency_is_averaged_over_each_cell(self, size, receptive_field):
+        """All twenty cells are drawn: their proposals are compared one by one."""
+        x_low, x_high, attention = inputs_of()
+        saliency = np.random.default_rng(0).gamma(0.5, size=(2, *size))
+        layer = SamplePatches(20, 1, receptive_field=receptive_field, proposal_mix=0.7)
+        _, sampled, proposed = numpy(
+            layer(
+                tensors([x_low, x_high, attention, saliency.astype("float32")]),
+                training=True,
+            )
+        )
+        for sample in range(2):
+            if size == (5, 4):
+                means = saliency[sample]
+            else:
+                down = [
+                    reference.cell_mean(column, 5, 10, receptive_field)
+                    for column in saliency[sample].T
+                ]
+                means = [
+                    reference.cell_mean(row, 4, 10, receptive_field)
+                    for row in np.transpose(down)
+                ]
+            expected = reference.proposal(
+                attention[sample].ravel(), np.ravel(means), 0.7
+            )
+            order = np.argsort(attention[sample].ravel())
+            drawn = np.argsort(sampled[sample])
+            np.testing.assert_allclose(
+                proposed[sample, drawn], expected[order], rtol=1e-4
+            )
+
+    def test_of_logits(self):
+        attention, saliency = attention_of(3, 4), np.eye(3, 4)
+        of_attention = SamplePatches(4, 1, seed=2)
+        of_logits = SamplePatches(4, 1, seed=2, use_logits=True)
+        first = of_attention(tagged_inputs(5, attention, saliency), training=True)
+        second = of_logits(
+            tagged_inputs(5, np.log(attention) + 3, saliency), training=True
+        )
+        for one, other in zip(first, second, strict=True):
+            np.testing.assert_allclose(*numpy([one, other]), rtol=1e-4)
+
+    def test_gradient_reaches_the_attention_but_not_by_the_proposal(self):
+        x_low, x_high, attention = inputs_of(samples=1)
+        saliency = np.random.default_rng(0).uniform(size=(1, 5, 4)).astype("float32")
+        layer = SamplePatches(3, 1, seed=0)
+        drawn = {}
+        for output in (1, 2):
+            drawn[output] = value_and_gradients(
+                lambda a, s, output=output: layer(
+                    [ops.array(x_low), ops.array(x_high), a, s], training=True
+                )[output],
+                [attention, saliency],
+            )
+        value, (of_attention, of_saliency) = drawn[1]
+        np.testing.assert_array_equal(of_attention != 0, np.isin(attention, value))
+        np.testing.assert_array_equal(of_saliency, 0)
+        for gradient in drawn[2][1]:
+            np.testing.assert_array_equal(gradient, 0)
+
+    def test_only_a_layer_built_with_a_saliency_has_one(self):
+        attention = attention_of(3, 4)
+        plain, salient = SamplePatches(2, 1), SamplePatches(2, 1, proposal_mix=0.25)
+        assert not salient.has_proposal
+        plain(tagged_inputs(1, attention))
+        salient(tagged_inputs(1, attention, attention))
+        assert (plain.has_proposal, salient.has_proposal) == (False, True)
+        assert (len(plain.weights), len(salient.weights)) == (0, 1)
+        assert salient.trainable_weights == []
+        assert float(ops.convert_to_numpy(salient.mix)) == 0.25
+
+    def test_the_mix_and_the_random_state_are_saved(self, tmp_path):
+        """A loaded model goes on with the draws of the saved one, from its proposal."""
+        inputs = tagged_inputs(20, attention_of(5, 6), np.eye(5, 6))
+        symbolic = [keras.Input(x.shape[1:]) for x in inputs]
+        layer = SamplePatches(3, 1, proposal_mix=0.9)
+        model = keras.Model(symbolic, layer(symbolic))
+        layer.mix.assign(0.125)
+        model(inputs, training=True)
+        model.save(tmp_path / "model.keras")
+        model.save_weights(tmp_path / "model.weights.h5")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        again = keras.models.clone_model(model)
+        again.load_weights(tmp_path / "model.weights.h5")
+        expected = numpy(model(inputs, training=True))
+        for other in (loaded, again):
+            (other_layer,) = (x for x in other.layers if isinstance(x, SamplePatches))
+            assert float(ops.convert_to_numpy(other_layer.mix)) == 0.125
+            assert other_layer.proposal_mix == 0.9
+            for got, right in zip(
+                numpy(other(inputs, training=True)), expected, strict=True
+            ):
+                np.testing.assert_array_equal(got, right)
+
+    @pytest.mark.parametrize("saliency", [(2, 10, 10, 1), (2, 10), (2,)])
+    def test_refuses_a_saliency_that_is_no_map(self, saliency):
+        with pytest.raises(
+            ValueError, match=r"one value a place\. Received: saliency\.shape=\(2,"
+        ):
+            SamplePatches(3, 5)([*symbolic(), keras.KerasTensor(saliency)])
+
+    def test_refuses_a_saliency_of_another_batch(self):
+        message = "x_low, x_high, attention and saliency must hold the same number"
+        with pytest.raises(ValueError, match=message):
+            SamplePatches(3, 5)([*symbolic(), keras.KerasTensor((3, 10, 10))])
+
+    def test_sizes_may_be_unknown(self):
+        shapes = [(None, None, None, 3)] * 2 + [(None, None, None)] * 2
+        outputs = SamplePatches(3, 5, return_origins=True)(
+            [keras.KerasTensor(shape) for shape in shapes]
+        )
+        assert [(x.shape, x.dtype) for x in outputs] == [
+            ((None, 3, 5, 5, 3), "float32"),
+            ((None, 3), "float32"),
+            ((None, 3), "float32"),
+            ((None, 3, 2), "int32"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prediction": "all"}, r"one of 'sample', 'top_k'.*prediction='all'"),
+        ({"prediction": None}, r"prediction=None"),
+        ({"predict_samples": 0}, r"at least 1.*predict_samples=0"),
+        ({"predict_samples": True}, r"at least 1.*predict_samples=True"),
+        (
+            {"prediction": "top_k", "predict_samples": 3},
+            r"the same every time.*prediction='top_k', predict_samples=3",
+        ),
+        ({"proposal_mix": 1.5}, r"from 0 to 1\. Received: proposal_mix=1.5"),
+        ({"proposal_mix": -0.1}, r"Received: proposal_mix=-0.1"),
+        ({"proposal_mix": True}, r"Received: proposal_mix=True"),
+        ({"proposal_mix": "half"}, r"Received: proposal_mix='half'"),
+        ({"proposal_mix": float("nan")}, r"Received: proposal_mix=nan"),
+    ],
+)
+def test_refuses_other_predictions_and_mixes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SamplePatches(3, 5, **arguments)
+
+
+def test_config_holds_every_argument():
+    arguments = {
+        "n_patches": 3,
+        "patch_size": (4, 5),
+        "receptive_field": 2,
+        "replace": True,
+        "use_logits": True,
+        "seed": 7,
+        "return_origins": True,
+        "prediction": "sample",
+        "predict_samples": 6,
+        "proposal_mix": 0.25,
+    }
+    config = SamplePatches(**arguments).get_config()
+    assert {name: config[name] for name in arguments} == arguments
+    assert SamplePatches.from_config(config).get_config() == config
+    config = SamplePatches(2, 4, prediction="top_k").get_config()
+    assert SamplePatches.from_config(config).prediction == "top_k"

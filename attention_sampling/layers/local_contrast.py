@@ -1,0 +1,74 @@
+"""Local contrast of a view: where there is something at all."""
+
+import keras
+from keras import ops
+
+from attention_sampling.checks import check_pair
+from attention_sampling.input_checks import check_images
+
+
+@keras.saving.register_keras_serializable(package="attention_sampling")
+class LocalContrast(keras.layers.Layer):
+    """Standard deviation of a view over a window around each pixel.
+
+    A saliency for ``attention_sampling(proposal=LocalContrast())``: it tells empty
+    background from places that hold something, costs next to nothing, and has no weights.
+    Where images have several channels, it is the root of their mean variance.
+
+    Args:
+        window: height and width of the window in pixels of the view, one int or two.
+            About the size of what is looked for.
+
+    Input shape:
+        (batch, height, width, channels), any float or integer dtype.
+
+    Output shape:
+        (batch, height, width), float32 at least. At the border, pixels outside count as
+        the nearest inside.
+
+    Raises:
+        ValueError: ``window`` is not positive, or the input is no batch of images.
+
+    Example:
+
+    >>> views = keras.ops.zeros((1, 20, 30, 3))
+    >>> tuple(LocalContrast(window=5)(views).shape)
+    (1, 20, 30)
+    """
+
+    def __init__(self, window=5, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.window = check_pair("window", window)
+
+    def call(self, inputs):
+        self.compute_output_shape(inputs.shape)
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        x = ops.cast(inputs, dtype)
+        # Differences from the mean of the image: squares of raw pixels would lose in
+        # float32 what distinguishes them.
+        x = x - ops.mean(x, axis=(1, 2), keepdims=True)
+        x = ops.concatenate([x, x * x], axis=-1)
+        means = ops.average_pool(self._pad(x), self.window, strides=1, padding="valid")
+        mean, mean_square = ops.split(means, 2, axis=-1)
+        variance = ops.mean(ops.maximum(mean_square - mean * mean, 0.0), axis=-1)
+        return ops.sqrt(variance)
+
+    def _pad(self, x):
+        """Repeat the border, so that a window around each pixel lies inside."""
+        for axis, window in zip((1, 2), self.window, strict=True):
+            extent = ops.shape(x)[axis]
+            before = (window - 1) // 2
+            position = ops.arange(extent + window - 1, dtype="int32") - before
+            x = ops.take(x, ops.clip(position, 0, extent - 1), axis=axis)
+        return x
+
+    def compute_output_spec(self, inputs):
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=dtype)
+
+    def compute_output_shape(self, input_shape):
+        check_images("inputs", tuple(input_shape))
+        return tuple(input_shape[:3])
+
+    def get_config(self):
+        return {**super().get_config(), "window": self.window}

@@ -1,0 +1,102 @@
+"""LocalContrast: a standard deviation around each pixel, and its checks."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from keras import ops
+
+from attention_sampling import LocalContrast
+
+
+def contrast_of(images, window):
+    layer = LocalContrast(window)
+    return ops.convert_to_numpy(layer(ops.convert_to_tensor(images)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("window", [1, 3, 5, (2, 3), (1, 4), (9, 20)])
+def test_is_the_standard_deviation_around_each_pixel(window, channels, rng):
+    """Also with windows of even size, and larger than the view."""
+    images = rng.normal(size=(2, 7, 9, channels)).astype("float32")
+    pair = (window, window) if isinstance(window, int) else window
+    contrast = contrast_of(images, window)
+    assert contrast.shape == (2, 7, 9)
+    for sample in range(2):
+        expected = reference.local_contrast(images[sample], pair)
+        np.testing.assert_allclose(contrast[sample], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float16", "float32"])
+def test_of_any_pixels(dtype, rng):
+    images = rng.integers(0, 256, size=(1, 8, 6, 2)).astype(dtype)
+    layer = LocalContrast(3)
+    contrast = layer(ops.convert_to_tensor(images))
+    assert keras.backend.standardize_dtype(contrast.dtype) == "float32"
+    assert layer(keras.KerasTensor(images.shape, dtype)).dtype == "float32"
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(contrast)[0],
+        reference.local_contrast(images[0], (3, 3)),
+        rtol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("pixel", [0, 7, 255])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_constant_image_has_none(dtype, pixel):
+    images = np.full((2, 9, 8, 3), pixel, dtype)
+    np.testing.assert_array_equal(contrast_of(images, 5), 0)
+
+
+def test_a_large_offset_does_not_lose_what_is_there(rng):
+    """Noise of 0.5 upon 4096: squares of the raw pixels would be off by as much."""
+    images = rng.normal(4096, 0.5, size=(1, 20, 20, 1)).astype("float32")
+    contrast = contrast_of(images, 5)[0]
+    expected = reference.local_contrast(images[0], (5, 5))
+    np.testing.assert_allclose(contrast, expected, rtol=1e-2)
+
+
+def test_background_beside_a_bright_object_has_next_to_none():
+    images = np.zeros((1, 20, 20, 1), "uint8")
+    images[0, 12:, 12:] = 255
+    contrast = contrast_of(images, 3)[0]
+    assert contrast[11, 15] > 100
+    assert contrast[:10, :10].max() < 0.5
+    assert np.isfinite(contrast).all()
+
+
+def test_is_even_handed_at_the_border(rng):
+    """Turning the image turns the contrast, for windows with a centre."""
+    images = rng.normal(size=(1, 6, 9, 2)).astype("float32")
+    turned = contrast_of(images[:, ::-1, ::-1], (3, 5))
+    np.testing.assert_allclose(
+        turned, contrast_of(images, (3, 5))[:, ::-1, ::-1], atol=1e-5
+    )
+
+
+def test_has_no_weights():
+    layer = LocalContrast()
+    layer(ops.zeros((1, 4, 4, 1)))
+    assert layer.weights == []
+
+
+@pytest.mark.parametrize("window", [0, (3, -1), 2.5, "5", None, (3, 3, 3)])
+def test_refuses_windows_that_are_not_positive_ints(window):
+    with pytest.raises(ValueError, match=r"`window` must be .* Received: window="):
+        LocalContrast(window)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 9), (2, 9), (2, 9, 9, 3, 1)])
+def test_refuses_what_is_no_batch_of_images(shape):
+    with pytest.raises(
+        ValueError, match=r"shape \(batch, height, width, channels\)\. Received"
+    ):
+        LocalContrast()(keras.KerasTensor(shape))
+    with pytest.raises(ValueError, match=r"`inputs` must have shape"):
+        LocalContrast()(ops.zeros(shape))
+
+
+def test_refuses_channels_first():
+    keras.config.set_image_data_format("channels_first")
+    with pytest.raises(ValueError, match="channels-last images"):
+        LocalContrast()(ops.zeros((1, 3, 9, 9)))
