@@ -95,6 +95,75 @@ def residual_features(
     return keras.Model(patch, keras.layers.UnitNormalization()(x), name=name)
 
 
+def megapixel_mnist_attention(
+    channels: int = 1, smooth: float = 1e-5, name: str = "attention"
+) -> keras.Model:
+    """Build the attention network of the paper's Megapixel MNIST experiment.
+
+    Three 3x3 convolutions with padding and a softmax over the map, which is as large as
+    the view: a place in the image for each pixel of it.
+
+    Args:
+        channels: channels of the view, whose pixels are 0 to 255.
+        smooth: share of the uniform distribution in the attention map.
+        name: name of the model.
+
+    Returns:
+        Model from views (batch, height, width, channels) of any size to attention maps
+        (batch, height, width).
+
+    Example:
+
+    >>> network = megapixel_mnist_attention()
+    >>> tuple(network(keras.ops.zeros((1, 180, 180, 1))).shape)
+    (1, 180, 180)
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 4.2.
+    """
+    view = keras.Input((None, None, channels))
+    x = keras.layers.Rescaling(1 / 255)(view)
+    for _ in range(2):
+        x = keras.layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
+    x = keras.layers.Conv2D(1, 3, padding="same")(x)
+    return keras.Model(view, SampleSoftmax(True, smooth=smooth)(x), name=name)
+
+
+def megapixel_mnist_features(
+    patch_shape: tuple[int, int, int], name: str = "feature"
+) -> keras.Model:
+    """Build the feature network of the paper's Megapixel MNIST experiment.
+
+    Four convolutions without padding, the largest response of each filter anywhere in
+    the patch, and unit norm: small, and indifferent to where in the patch the digit is.
+
+    Args:
+        patch_shape: (height, width, channels) of the patches, at least 13 pixels each
+            way, pixels 0 to 255.
+        name: name of the model.
+
+    Returns:
+        Model from patches (batch, height, width, channels) to features (batch, 32) of
+        unit L2 norm.
+
+    Example:
+
+    >>> network = megapixel_mnist_features((50, 50, 1))
+    >>> tuple(network(keras.ops.zeros((2, 50, 50, 1))).shape)
+    (2, 32)
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 4.2; LeCun et al. 1995, *Comparison of
+        learning algorithms for handwritten digit recognition*, LeNet-1.
+    """
+    patch = keras.Input(patch_shape)
+    x = keras.layers.Rescaling(1 / 255)(patch)
+    for size in (7, 3, 3, 3):
+        x = keras.layers.Conv2D(32, size, activation="relu")(x)
+    x = keras.layers.GlobalMaxPooling2D()(x)
+    return keras.Model(patch, keras.layers.UnitNormalization()(x), name=name)
+
+
 def _residual_block(x, filters, stride):
     activated = _activation(x)
     if stride > 1 or x.shape[-1] != filters:

@@ -5,6 +5,8 @@ from keras import ops
 
 from attention_sampling.networks import (
     SPEED_LIMITS_RECEPTIVE_FIELD,
+    megapixel_mnist_attention,
+    megapixel_mnist_features,
     residual_features,
     speed_limits_attention,
 )
@@ -56,3 +58,60 @@ def test_features_have_unit_norm(rng):
 def test_blocks_and_strides_must_match():
     with pytest.raises(ValueError, match="shorter"):
         residual_features((24, 24, 3), filters=(8, 8), strides=(1,))
+
+
+@pytest.mark.parametrize(("size", "channels"), [((180, 180), 1), ((20, 35), 3)])
+def test_mnist_attention_covers_every_pixel_of_the_view(size, channels, rng):
+    network = megapixel_mnist_attention(channels)
+    view = rng.uniform(0, 255, (2, *size, channels)).astype("float32")
+    attention = ops.convert_to_numpy(network(view))
+    assert attention.shape == (2, *size)
+    np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
+    assert attention.std() > 0
+
+
+def test_mnist_attention_is_smooth():
+    view = np.zeros((1, 10, 10, 1), "float32")
+    network = megapixel_mnist_attention(smooth=0.5)
+    kernel, _ = network.layers[-2].weights
+    kernel.assign(np.full(kernel.shape, 1e4))
+    view[0, 4, 4] = 255
+    assert ops.min(network(view)) >= 0.5 / 100 * 0.999
+
+
+def test_mnist_attention_sees_the_pixels_around_a_cell(rng):
+    network = megapixel_mnist_attention()
+    scores = keras.Model(network.input, network.layers[-1].input)
+    view = rng.uniform(0, 255, (1, 20, 20, 1)).astype("float32")
+    changed = view.copy()
+    changed[0, 9, 12] = 255 - changed[0, 9, 12]
+    before, after = (
+        ops.convert_to_numpy(scores(x))[0, :, :, 0] for x in (view, changed)
+    )
+    rows, columns = np.nonzero(before != after)
+    assert (rows.min(), rows.max()) == (9 - 3, 9 + 3)
+    assert (columns.min(), columns.max()) == (12 - 3, 12 + 3)
+
+
+@pytest.mark.parametrize("patch_shape", [(50, 50, 1), (36, 28, 3), (13, 13, 1)])
+def test_mnist_features_have_unit_norm(patch_shape, rng):
+    network = megapixel_mnist_features(patch_shape)
+    patches = rng.uniform(0, 255, (5, *patch_shape)).astype("float32")
+    features = ops.convert_to_numpy(network(patches))
+    assert features.shape == (5, 32)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+
+
+def test_mnist_features_do_not_depend_on_where_the_digit_is(rng):
+    network = megapixel_mnist_features((50, 50, 1))
+    digit = rng.uniform(0, 255, (20, 20, 1))
+    patches = np.zeros((2, 50, 50, 1), "float32")
+    patches[0, 14:34, 15:35] = patches[1, 16:36, 14:34] = digit
+    features = ops.convert_to_numpy(network(patches))
+    np.testing.assert_allclose(features[0], features[1], rtol=1e-4, atol=1e-5)
+
+
+def test_mnist_networks_have_the_sizes_of_the_paper():
+    # Three layers of 8, 8 and 1 filters; 32 filters of 7x7 and three times of 3x3.
+    assert megapixel_mnist_attention().count_params() == 80 + 584 + 73
+    assert megapixel_mnist_features((50, 50, 1)).count_params() == 1600 + 3 * 9248
