@@ -1,0 +1,52 @@
+"""Command line of the benchmarks.
+
+A command is a module beside this one, with ``add_arguments(parser)`` and
+``run(arguments)``. Only the one that is asked for is imported.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# Name of the command and its module -> what it does.
+COMMANDS = {
+    "estimators": "measure bias, variance, extremes and cost of the estimators",
+    "training": "train on Megapixel MNIST by several methods and compare them",
+}
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line.
+
+    Args:
+        argv: the words after the name of the program.
+
+    Returns:
+        What the command takes, and as ``module`` the command itself.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m attention_sampling.benchmark",
+        description="Measurements of deep attention sampling.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, explanation in COMMANDS.items():
+        command = commands.add_parser(name, help=explanation, description=explanation)
+        if name in argv[:1]:
+            module = importlib.import_module(f"attention_sampling.benchmark.{name}")
+            module.add_arguments(command)
+            command.set_defaults(module=module)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark that the command line names."""
+    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    arguments.module.run(arguments)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

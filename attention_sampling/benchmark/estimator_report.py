@@ -1,0 +1,78 @@
+"""What the measurements of the estimators print and write."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from attention_sampling.benchmark.tables import (
+    Row,
+    format_table,
+    missed_limits,
+    save_table,
+)
+
+
+class Report:
+    """Tables printed, written, and searched for what is beyond its limit.
+
+    Args:
+        directory: for the CSV files; made if it is missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.missed: list[str] = []
+        self.judged = 0
+
+    def add(
+        self, name: str, title: str, rows: Sequence[Row], printed: str | None = None
+    ) -> None:
+        """Print a table, or another text for it, and write it as ``<name>.csv``."""
+        text = format_table(rows) if printed is None else printed
+        print(f"\n{title}\n{text}", flush=True)
+        save_table(self.directory / f"{name}.csv", rows)
+        missed, judged = missed_limits(name, rows)
+        self.missed += missed
+        self.judged += judged
+
+    def summary(self) -> str:
+        """Say how many limits were met, and name those that were missed."""
+        met = self.judged - len(self.missed)
+        lines = [f"\nLimits met: {met} of {self.judged}"]
+        return "\n".join([*lines, *(f"MISSED: {name}" for name in self.missed)])
+
+
+def circumstances(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return what the numbers depend on: arguments, versions, machine."""
+    backend = keras.backend.backend()
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("attention-sampling", "keras", backend, "numpy")
+    }
+    return {
+        "arguments": arguments,
+        "backend": backend,
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": {
+            "system": platform.system(),
+            "architecture": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def _processor() -> str:
+    """Return the model of the processor as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
