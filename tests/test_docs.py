@@ -32,6 +32,7 @@ def python_blocks(page):
         "README.rst",
         "docs/quickstart.rst",
         "docs/how_it_works.rst",
+        "docs/estimators.rst",
         "docs/coming_from_ats.rst",
     ],
 )
