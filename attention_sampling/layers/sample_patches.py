@@ -59,9 +59,9 @@ class SamplePatches(keras.layers.Layer):
         full-resolution images (batch, height, width, channels) of any float dtype,
         uint8 or uint16, and the attention map (batch, rows, columns), whose values sum
         to 1 for each sample. Sizes may be None in a symbolic call. Optionally a fourth,
-        the saliency of the view (batch, any height, any width), not negative, on any
-        scale: it is averaged over each cell, or taken as it is if it has the size of the
-        attention map.
+        the saliency of the view (batch, any height, any width), or the same with one
+        channel, not negative, on any scale: it is averaged over each cell, or taken as
+        it is if it has the size of the attention map.
 
     Output shape:
         ``[patches, sampled_attention]``: (batch, n_patches, patch_height, patch_width,
@@ -152,7 +152,7 @@ class SamplePatches(keras.layers.Layer):
         proposal = ops.stop_gradient(attention)
         if saliency and training:
             salient = windows.cell_means(
-                ops.cast(saliency[0], "float32"),
+                ops.cast(_one_value_a_place(saliency[0]), "float32"),
                 (rows, columns),
                 low_size,
                 self.receptive_field,
@@ -242,7 +242,7 @@ class SamplePatches(keras.layers.Layer):
         shapes = {"x_low": x_low, "x_high": x_high, "attention": attention}
         if saliency:
             shapes["saliency"] = tuple(saliency[0])
-            if len(shapes["saliency"]) != 3:
+            if len(shapes["saliency"]) != 3 and shapes["saliency"][3:] != (1,):
                 raise ValueError(
                     "`saliency` must have shape (batch, height, width), one value a place. "
                     f"Received: saliency.shape={shapes['saliency']}"
@@ -273,3 +273,8 @@ class SamplePatches(keras.layers.Layer):
             "predict_samples": self.predict_samples,
             "proposal_mix": self.proposal_mix,
         }
+
+
+def _one_value_a_place(saliency):
+    """Return (batch, height, width) of what may have an axis of one channel."""
+    return saliency if len(saliency.shape) == 3 else ops.squeeze(saliency, axis=-1)

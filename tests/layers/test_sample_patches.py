@@ -542,12 +542,24 @@ class TestProposal:
             ):
                 np.testing.assert_array_equal(got, right)
 
-    @pytest.mark.parametrize("saliency", [(2, 10, 10, 1), (2, 10), (2,)])
+    @pytest.mark.parametrize("saliency", [(2, 10, 10, 3), (2, 10), (2,)])
     def test_refuses_a_saliency_that_is_no_map(self, saliency):
         with pytest.raises(
             ValueError, match=r"one value a place\. Received: saliency\.shape=\(2,"
         ):
             SamplePatches(3, 5)([*symbolic(), keras.KerasTensor(saliency)])
+
+    def test_a_saliency_may_have_one_channel(self):
+        """As the last convolution of a saliency network gives it."""
+        x_low, x_high, attention = tagged_inputs(50, SIX_CELLS)
+        steps = np.arange(1, 7, dtype="float32").reshape(attention.shape[1:])
+        saliency = ops.ones_like(attention) * steps
+        drawn = [
+            SamplePatches(2, 1, seed=0)([x_low, x_high, attention, s], training=True)
+            for s in (saliency, saliency[..., None])
+        ]
+        for got, expected in zip(*drawn, strict=True):
+            np.testing.assert_array_equal(*map(ops.convert_to_numpy, (got, expected)))
 
     def test_refuses_a_saliency_of_another_batch(self):
         message = "x_low, x_high, attention and saliency must hold the same number"
