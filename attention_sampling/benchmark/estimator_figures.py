@@ -1,11 +1,11 @@
 """Figures of the estimators: bias, variance, control variate, cost."""
 
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from attention_sampling.benchmark.files import replacing
 from attention_sampling.benchmark.tables import Row
 
 # Of the estimators in the order of the table; dotted with control variate.
@@ -139,6 +139,5 @@ def _figure(
 
 
 def _save(figure: Any, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=100)
-    os.replace(part, path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=100)

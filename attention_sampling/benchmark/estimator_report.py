@@ -1,13 +1,7 @@
 """What the measurements of the estimators print and write."""
 
-import importlib.metadata
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import keras
 
 from attention_sampling.benchmark.tables import (
     Row,
@@ -46,33 +40,3 @@ class Report:
         met = self.judged - len(self.missed)
         lines = [f"\nLimits met: {met} of {self.judged}"]
         return "\n".join([*lines, *(f"MISSED: {name}" for name in self.missed)])
-
-
-def circumstances(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return what the numbers depend on: arguments, versions, machine."""
-    backend = keras.backend.backend()
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("attention-sampling", "keras", backend, "numpy")
-    }
-    return {
-        "arguments": arguments,
-        "backend": backend,
-        "versions": {"python": platform.python_version(), **versions},
-        "machine": {
-            "system": platform.system(),
-            "architecture": platform.machine(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-        },
-    }
-
-
-def _processor() -> str:
-    """Return the model of the processor as the system names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -4,14 +4,15 @@ import argparse
 from pathlib import Path
 
 from attention_sampling.benchmark import estimator_cost, estimator_extremes
+from attention_sampling.benchmark.circumstances import machine, versions
 from attention_sampling.benchmark.estimator_measurements import (
     measure_bias,
     measure_cost,
     measure_variance,
 )
 from attention_sampling.benchmark.estimator_problems import ATTENTIONS
-from attention_sampling.benchmark.estimator_report import Report, circumstances
-from attention_sampling.benchmark.training_report import write_json
+from attention_sampling.benchmark.estimator_report import Report
+from attention_sampling.benchmark.files import write_json
 
 BIAS_CELLS = (4, 5, 6)
 BIAS_PATCHES = (1, 2, 3, 4)
@@ -82,7 +83,8 @@ def run(arguments: argparse.Namespace) -> None:
         name: getattr(arguments, name)
         for name in ("problems", "trials", "seed", "rounds", "skip_cost")
     }
-    write_json(report.directory / "estimators.json", circumstances(words))
+    circumstances = {"arguments": words, "versions": versions(), "machine": machine()}
+    write_json(report.directory / "estimators.json", circumstances)
     measure_bias(report, BIAS_CELLS, BIAS_PATCHES)
     measure_variance(
         report,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attention_sampling.benchmark.training_report import write_csv
+from attention_sampling.benchmark.files import write_csv
 
 PASS = "PASS"
 MISSED = "MISSED"

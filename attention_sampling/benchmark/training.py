@@ -1,8 +1,6 @@
 """Train on Megapixel MNIST by several methods and compare how fast they learn."""
 
 import argparse
-import importlib.metadata
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,8 @@ from typing import Any
 import keras
 
 from attention_sampling.benchmark import training_report
+from attention_sampling.benchmark.circumstances import versions
+from attention_sampling.benchmark.files import write_csv, write_json
 from attention_sampling.benchmark.training_data import (
     Batches,
     Images,
@@ -98,7 +98,7 @@ class EpochLog(keras.callbacks.Callback):
         row = {"epoch": str(epoch + 1)}
         row |= {name: f"{logs[name]:.5f}" for name in training_report.MEASURES}
         self.rows.append({**row, "seconds": f"{self.seconds:.2f}"})
-        training_report.write_csv(self.path, self.rows)
+        write_csv(self.path, self.rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -237,9 +237,9 @@ def train(
     keras.utils.set_random_seed(seed)
     log = output / f"{name}.csv"
     log.unlink(missing_ok=True)  # or it would be that of the new settings
-    training_report.write_json(
+    write_json(
         log.with_suffix(".json"),
-        {"method": method, "seed": seed, "settings": settings, "versions": _versions()},
+        {"method": method, "seed": seed, "settings": settings, "versions": versions()},
     )
     build_model(settings, method, seed).fit(
         Batches(images["train"], settings["batch_size"], shuffle_seed=seed),
@@ -249,14 +249,6 @@ def train(
         shuffle=False,  # batches would be shuffled once more, as wholes
         verbose=2,
     )
-
-
-def _versions() -> dict[str, str]:
-    backend = keras.backend.backend()
-    versions = {"python": platform.python_version(), "backend": backend}
-    for name in ("attention-sampling", "keras", backend, "numpy"):
-        versions[name] = importlib.metadata.version(name)
-    return versions
 
 
 def _option(name: str) -> str:

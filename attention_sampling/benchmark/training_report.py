@@ -1,15 +1,16 @@
 """What the training runs reached: logs, a table and a figure."""
 
-import contextlib
 import csv
 import dataclasses
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from attention_sampling.benchmark.files import replacing, write_csv
+from attention_sampling.benchmark.tables import format_table
 
 MEASURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 THRESHOLDS = (0.2, 0.4, 0.5)  # test accuracies whose epoch the table names
@@ -128,7 +129,7 @@ def report(directory: Path, preset: str, methods: Sequence[str]) -> str:
     draw(directory / f"{preset}.png", by_method, preset)
     unfinished = [run.name for run in found if not run.finished]
     note = f"\nNot finished, left out: {', '.join(unfinished)}" if unfinished else ""
-    return _table(rows) + note
+    return format_table(rows) + note
 
 
 def draw(path: Path, by_method: dict[str, list[Run]], title: str) -> None:
@@ -153,29 +154,8 @@ def draw(path: Path, by_method: dict[str, list[Run]], title: str) -> None:
     axes.set(xlabel="epoch", ylabel="test accuracy", ylim=(0, 1), title=title)
     axes.locator_params(axis="x", integer=True)
     axes.legend(loc="upper left")
-    with _replacing(path) as part:
+    with replacing(path) as part:
         figure.savefig(part, format="png", dpi=120)
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows of the same columns, replacing the file as a whole."""
-    with _replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write what JSON can say, replacing the file as a whole."""
-    with _replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}.part")
-    yield part
-    os.replace(part, path)
 
 
 def _row(method: str, runs: Sequence[Run]) -> dict[str, str]:
@@ -206,14 +186,3 @@ def _epochs(runs: Sequence[Run], threshold: float) -> str:
         return each[0]
     mean = "-" if None in epochs else f"{np.mean(epochs):.1f}"
     return f"{mean} [{' '.join(each)}]"
-
-
-def _table(rows: Sequence[dict[str, str]]) -> str:
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) for text, width in zip(line, widths, strict=True)
-        ).rstrip()
-        for line in lines
-    )

@@ -341,7 +341,7 @@ def test_command_writes_tables_and_figures(tmp_path, monkeypatch, capsys):
     assert all(float(row["value"]) > 0 for row in rows)
     record = json.loads((output / "estimators.json").read_text())
     assert record["arguments"]["trials"] == 20
-    assert record["backend"] == keras.backend.backend()
+    assert record["versions"]["backend"] == keras.backend.backend()
     assert record["backend"] in record["versions"]
     assert str(tmp_path) not in json.dumps(record)
 
