@@ -342,7 +342,7 @@ def test_command_writes_tables_and_figures(tmp_path, monkeypatch, capsys):
     record = json.loads((output / "estimators.json").read_text())
     assert record["arguments"]["trials"] == 20
     assert record["versions"]["backend"] == keras.backend.backend()
-    assert record["backend"] in record["versions"]
+    assert record["versions"]["backend"] in record["versions"]
     assert str(tmp_path) not in json.dumps(record)
 
 
