@@ -57,8 +57,9 @@ def attention_sampling(
         seed: int for the random numbers of the draws, None for a random one.
         estimator: without replacement, ``"unordered"`` (None) or ``"ordered"``, that of
             the paper. See ``Expectation``.
-        control_variate: whether to take the noise out of the gradient of the attention
-            that the other patches tell of; None for True wherever it can be done.
+        control_variate: take the noise out of the gradient of the attention that the
+            other patches tell of. Not with ``"ordered"``. None for True with a proposal
+            and False without one. See ``Expectation``.
         prediction: what to classify outside training: ``"sample"`` draws as in
             training, ``"top_k"`` takes the ``n_patches`` cells of most attention, and
             ``"all"`` every cell, which is the full model: exact, and as costly as it is.

@@ -459,9 +459,9 @@ def saliency_of(x_low):
 
 TRAINING = {
     "default": {},
-    "without control variate": {"control_variate": False},
+    "control variate": {"control_variate": True},
     "ordered": {"estimator": "ordered"},
-    "with replacement": {"replace": True},
+    "with replacement": {"replace": True, "control_variate": True},
     "proposal": {"proposal": saliency_of, "self_normalize": False},
     "proposal, with replacement": {
         "proposal": saliency_of, "self_normalize": False, "replace": True,
@@ -683,7 +683,7 @@ def test_refuses_a_feature_network_without_an_image_size(feature):
         ({"predict_samples": 2, "prediction": "top_k"}, "the same every time"),
         ({"proposal_mix": 2}, "Received: proposal_mix=2"),
         (
-            {"proposal": keras.layers.Conv2D(1, 1)},
+            {"proposal": keras.layers.Conv2D(2, 1)},
             r"`saliency` must have shape \(batch, height, width\)",
         ),
     ],

@@ -29,9 +29,11 @@ class Expectation(keras.layers.Layer):
             that of the paper, which has more variance. The latter needs the attention in
             drawing order, as ``SamplePatches`` gives it.
         control_variate: take from each feature, in the gradient of the attention alone,
-            what the other drawn cells say the sum is. It takes out most of the noise of
-            that gradient and changes nothing on average. None for True wherever there is
-            one: not for ``"ordered"``, nor for a single patch.
+            what the other drawn cells say the sum is. It changes nothing on average, and
+            takes out most of the noise of that gradient where features share a large
+            mean. A regularizer of the attention then counts for more: make it weaker.
+            Not with ``"ordered"``; for a single patch there is none. None for True if
+            the cells come from a proposal, and else False.
         prediction: outside training, ``"sample"`` to estimate as in training, or
             ``"top_k"`` for the attention-weighted mean of the cells of most attention,
             which ``SamplePatches(prediction="top_k")`` takes then. Must be that of
@@ -165,7 +167,7 @@ class Expectation(keras.layers.Layer):
     def _estimate(self, features, sampled_attention, *proposal, training):
         weights = self.sampling_weights(sampled_attention, *proposal, training=training)
         control_variate = None
-        if self._has_control_variate(features.shape[1], training):
+        if self._has_control_variate(features.shape[1], bool(proposal), training):
             leave_one_out = (
                 estimators.with_replacement_leave_one_out
                 if self.replace
@@ -181,11 +183,11 @@ class Expectation(keras.layers.Layer):
             features, sampled_attention, weights, control_variate
         )
 
-    def _has_control_variate(self, n_patches, training):
+    def _has_control_variate(self, n_patches, proposed, training):
         top_k = self.prediction == "top_k" and not training
-        if self.control_variate is False or n_patches == 1 or top_k:
+        if n_patches == 1 or top_k or self.estimator == "ordered":
             return False
-        return self.estimator != "ordered"
+        return proposed if self.control_variate is None else self.control_variate
 
     def compute_output_spec(self, inputs, training=None):
         inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)

@@ -129,10 +129,43 @@ def test_value_of_a_proposal(self_normalize, replace, rng):
         )
 
 
-@pytest.mark.parametrize("replace", [False, True])
-def test_the_control_variate_is_on_by_default_and_changes_the_gradient_alone(
-    replace, rng
+@pytest.mark.parametrize("control_variate", [None, False])
+@pytest.mark.parametrize("self_normalize", [True, False])
+@pytest.mark.parametrize("replace", [True, False])
+def test_attention_gradient_of_a_proposal(
+    replace, self_normalize, control_variate, rng
 ):
+    """c_s (f_s - b_s), and where weights are normalised, b_s is a mean as well."""
+    features = rng.normal(size=(1, 3, 6)).astype("float32")
+    attention = rng.dirichlet(np.ones(9), size=1)[:, :3].astype("float32")
+    proposal = rng.dirichlet(np.ones(9))[:3].astype("float32")
+    estimate = estimator_of(
+        replace=replace, self_normalize=self_normalize, control_variate=control_variate
+    )
+    _, (_, gradient, of_proposal) = value_and_gradients(
+        estimate, [features, attention, proposal[None]]
+    )
+    if replace:
+        weights = 1 / (3 * proposal)
+        leave_one_out = (1 - np.eye(3)) / (2 * proposal)
+    else:
+        weights = reference.unordered_weights(proposal)
+        leave_one_out = reference.unordered_leave_one_out(proposal)
+    shares = leave_one_out * attention[0]
+    if self_normalize:
+        weights = weights / (weights @ attention[0])
+        shares = shares / shares.sum(axis=1, keepdims=True)
+    if control_variate is False:
+        shares = np.zeros((3, 3))
+    centred = features[0] - shares @ features[0]
+    np.testing.assert_allclose(
+        gradient[0], weights * centred.sum(axis=1), rtol=1e-3, atol=1e-3
+    )
+    np.testing.assert_array_equal(of_proposal, 0)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_the_control_variate_is_an_option_and_changes_the_gradient_alone(replace, rng):
     logits = logits_of("uneven", 5)
     features = rng.normal(size=(5, 3)).astype("float32") + 3
     cotangent = np.ones(3, "float32")
@@ -143,7 +176,7 @@ def test_the_control_variate_is_on_by_default_and_changes_the_gradient_alone(
         )
         for control_variate in (None, True, False)
     )  # fmt: skip
-    for got, expected in zip(default, on, strict=True):
+    for got, expected in zip(default, off, strict=True):
         np.testing.assert_array_equal(got, expected)
     np.testing.assert_allclose(on[0], off[0], rtol=1e-4, atol=1e-7)
     assert np.trace(on[1]) < 0.7 * np.trace(off[1])
@@ -151,8 +184,9 @@ def test_the_control_variate_is_on_by_default_and_changes_the_gradient_alone(
 
 def test_one_patch_has_no_control_variate_even_where_it_is_asked_for():
     inputs = [ops.ones((2, 1, 3)), ops.full((2, 1), 0.25)]
-    for settings in ({"control_variate": True}, {"replace": True}):
-        value = Expectation(**settings)(inputs, training=True)
+    for settings in ({}, {"replace": True}):
+        layer = Expectation(control_variate=True, **settings)
+        value = layer(inputs, training=True)
         np.testing.assert_allclose(ops.convert_to_numpy(value), 1, rtol=1e-6)
 
 

@@ -490,7 +490,8 @@ class TestProposal:
         for one, other in zip(first, second, strict=True):
             np.testing.assert_allclose(*numpy([one, other]), rtol=1e-4)
 
-    def test_gradient_reaches_the_attention_but_not_by_the_proposal(self):
+    @pytest.mark.parametrize("training", [True, False])
+    def test_gradient_reaches_the_attention_but_not_by_the_proposal(self, training):
         x_low, x_high, attention = inputs_of(samples=1)
         saliency = np.random.default_rng(0).uniform(size=(1, 5, 4)).astype("float32")
         layer = SamplePatches(3, 1, seed=0)
@@ -498,7 +499,7 @@ class TestProposal:
         for output in (1, 2):
             drawn[output] = value_and_gradients(
                 lambda a, s, output=output: layer(
-                    [ops.array(x_low), ops.array(x_high), a, s], training=True
+                    [ops.array(x_low), ops.array(x_high), a, s], training=training
                 )[output],
                 [attention, saliency],
             )
@@ -553,7 +554,7 @@ class TestProposal:
         """As the last convolution of a saliency network gives it."""
         x_low, x_high, attention = tagged_inputs(50, SIX_CELLS)
         steps = np.arange(1, 7, dtype="float32").reshape(attention.shape[1:])
-        saliency = ops.ones_like(attention) * steps
+        saliency = ops.ones_like(attention) * ops.array(steps)
         drawn = [
             SamplePatches(2, 1, seed=0)([x_low, x_high, attention, s], training=True)
             for s in (saliency, saliency[..., None])
