@@ -68,8 +68,8 @@ def attention_sampling(
         proposal: layer, model or callable from views to a saliency (batch, any height,
             any width), such as ``LocalContrast()``. In training, cells are then drawn
             where there is attention and saliency too, and the weights correct for it:
-            sooner off the plateau where most of an image is empty. None draws from the
-            attention.
+            sooner off the plateau where most of an image is empty. It is not trained
+            itself. None draws from the attention.
         proposal_mix: share of the saliency, from 0 to 1; the callback ``ProposalMix``
             changes it while training.
         self_normalize: with a proposal, divide by the sum of the weights: little bias for
@@ -88,6 +88,7 @@ def attention_sampling(
         the patches lie are the other outputs of the model's ``SamplePatches`` layer.
 
     Raises:
+        TypeError: ``proposal`` cannot be called.
         ValueError: ``patch_size`` is None and ``feature`` has no fixed input size;
             arguments or shapes that ``SamplePatches`` or ``Expectation`` refuse.
 
@@ -117,6 +118,17 @@ def attention_sampling(
         patch_size = _input_size(feature)
     check_choice("prediction", prediction, ("sample", "top_k", "all"))
     of_all = prediction == "all"
+    if of_all and predict_samples != 1:
+        raise ValueError(
+            "All cells are the same every time: `predict_samples` is for "
+            "prediction='sample'. Received: prediction='all', "
+            f"predict_samples={predict_samples}"
+        )
+    if isinstance(proposal, type) or not (proposal is None or callable(proposal)):
+        raise TypeError(
+            "`proposal` must be a layer, model or callable from views to a saliency, "
+            f"such as LocalContrast(). Received: proposal={proposal!r}"
+        )
     draws = {
         "replace": replace,
         # Beside the prediction from all cells, the patches to look at are the best.

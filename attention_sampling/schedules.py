@@ -13,6 +13,8 @@ class ProposalMix(keras.callbacks.Callback):
     ``epochs``, counted from 0, and stays there. At a mix of 0 the cells come from the
     attention alone.
 
+    To go on with a saved model, tell ``fit`` its ``initial_epoch``.
+
     Args:
         start: mix of the first epoch, from 0 to 1.
         end: mix at last, from 0 to 1. Equal to ``start`` for a constant mix.
@@ -52,11 +54,13 @@ class ProposalMix(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Set the mix of the epoch."""
         for layer in self._layers():
-            layer.mix.assign(self.mix(epoch))
+            layer.set_mix(self.mix(epoch))
 
     def _layers(self):
         return [
             layer
             for layer in self.model._flatten_layers()
-            if isinstance(layer, SamplePatches) and layer.has_proposal
+            if isinstance(layer, SamplePatches)
+            # Whether a layer that is not built yet has a proposal will show.
+            and (layer.has_proposal or not layer.built)
         ]

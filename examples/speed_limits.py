@@ -207,6 +207,7 @@ def build_model(arguments, n_classes, image_size, total_steps):
         speed_limits_attention(),
         residual_features(patch_shape, first_stride=arguments.first_stride),
         n_patches=arguments.n_patches,
+        estimator="ordered",  # the paper's, with which the settings were chosen
         receptive_field=SPEED_LIMITS_RECEPTIVE_FIELD,
         attention_regularizer=ats.MultinomialEntropy(arguments.entropy),
         seed=arguments.seed,

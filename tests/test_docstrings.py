@@ -20,6 +20,8 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name, monkeypatch, tmp_path):
+    if name.endswith("sampling_metrics") and keras.backend.backend() == "jax":
+        pytest.skip("Keras on JAX keeps no metrics of layers")
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     names = {"keras": keras, "np": np}

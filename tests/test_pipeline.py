@@ -660,7 +660,19 @@ def test_refuses_a_feature_network_without_an_image_size(feature):
         ({"n_patches": 0}, "Received: n_patches=0"),
         ({"patch_size": 0}, "Received: patch_size=0"),
         ({"receptive_field": -1}, "Received: receptive_field=-1"),
-        ({"n_patches": 5}, "Cannot draw 5 different cells .* of 2 x 2"),
+        (
+            {"n_patches": 5},
+            "Cannot draw 5 different cells .* of 2 x 2.* larger view, or replace=True",
+        ),
+        (
+            {"n_patches": 5, "replace": True, "prediction": "all"},
+            "Cannot draw 5 .* at most 4 patches, or a larger view. Received",
+        ),
+        (
+            {"prediction": "all", "predict_samples": 3},
+            "Received: prediction='all', predict_samples=3",
+        ),
+        ({"replace": "no"}, "`replace` must be one of True, False. .*'no'"),
         ({"receptive_field": 2}, "larger than the receptive field"),
         (
             {"attention": keras.layers.Conv2D(1, 1)},
@@ -811,9 +823,20 @@ class TestMetrics:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX keeps none")
-def test_metrics_are_refused_on_jax():
+def test_metrics_are_refused_in_training_on_jax():
+    model = model_of(metrics=True)
+    x = tiny_images(3)
+    assert len(model.predict(x, verbose=0)[0]) == 3
+    model = keras.Model(model.inputs, model.outputs[0])
+    model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="Keras on JAX keeps no metrics of layers"):
-        model_of(metrics=True)
+        model.fit(x, np.zeros((3, 3), "float32"), verbose=0)
+
+
+@pytest.mark.parametrize("proposal", ["contrast", True, LocalContrast])
+def test_refuses_a_proposal_that_cannot_be_called(proposal):
+    with pytest.raises(TypeError, match=r"such as LocalContrast\(\)\. Received: prop"):
+        model_of(proposal=proposal)
 
 
 class TestProposal:

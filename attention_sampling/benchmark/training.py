@@ -236,12 +236,13 @@ def train(
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     log = output / f"{name}.csv"
+    model = build_model(settings, method, seed)
     log.unlink(missing_ok=True)  # or it would be that of the new settings
     write_json(
         log.with_suffix(".json"),
         {"method": method, "seed": seed, "settings": settings, "versions": versions()},
     )
-    build_model(settings, method, seed).fit(
+    model.fit(
         Batches(images["train"], settings["batch_size"], shuffle_seed=seed),
         validation_data=Batches(images["test"], settings["batch_size"]),
         epochs=settings["epochs"],

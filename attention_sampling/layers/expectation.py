@@ -81,7 +81,7 @@ class Expectation(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.replace = replace
+        self.replace = check_choice("replace", replace, (True, False))
         self.estimator = check_choice(
             "estimator", estimator, (None, "ordered", "unordered")
         )
@@ -191,8 +191,8 @@ class Expectation(keras.layers.Layer):
 
     def compute_output_spec(self, inputs, training=None):
         inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
-        shape = self.compute_output_shape([x.shape for x in inputs])
         self._check_source(inputs)
+        shape = self.compute_output_shape([x.shape for x in inputs])
         dtype = keras.backend.result_type(*(x.dtype for x in inputs), "float32")
         return keras.KerasTensor(shape, dtype=dtype)
 

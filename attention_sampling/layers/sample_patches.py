@@ -5,6 +5,7 @@ from keras import ops
 
 from attention_sampling import sampling, windows
 from attention_sampling.checks import (
+    check_choice,
     check_count,
     check_pair,
     check_prediction,
@@ -31,8 +32,8 @@ class SamplePatches(keras.layers.Layer):
     With a saliency as fourth input, cells are drawn in training from a proposal in place
     of the attention: ``(1 - mix) a`` and, for the rest, in proportion to ``a`` times the
     saliency. ``Expectation`` then needs ``sampled_proposal`` too, and estimates the same
-    as before. ``layer.mix`` is a scalar variable that may be assigned to while training;
-    the callback ``ProposalMix`` does. Outside training cells come from the attention.
+    as before. ``set_mix`` changes the mix while training; the callback ``ProposalMix``
+    does. Outside training cells come from the attention.
 
     Args:
         n_patches: places to draw for each sample.
@@ -109,7 +110,7 @@ class SamplePatches(keras.layers.Layer):
         self.n_patches = check_count("n_patches", n_patches, smallest=1)
         self.patch_size = check_pair("patch_size", patch_size)
         self.receptive_field = check_count("receptive_field", receptive_field, 0)
-        self.replace = replace
+        self.replace = check_choice("replace", replace, (True, False))
         self.use_logits = use_logits
         self.seed = seed
         self.return_origins = return_origins
@@ -117,6 +118,7 @@ class SamplePatches(keras.layers.Layer):
             prediction, predict_samples
         )
         self.proposal_mix = check_share("proposal_mix", proposal_mix)
+        self._first_mix = self.proposal_mix
         self.mix = None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.extract_patches = ExtractPatches(self.patch_size)
@@ -133,11 +135,24 @@ class SamplePatches(keras.layers.Layer):
             self.mix = self.add_weight(
                 name="mix",
                 shape=(),
-                initializer=keras.initializers.Constant(self.proposal_mix),
+                initializer=keras.initializers.Constant(self._first_mix),
                 dtype="float32",
                 trainable=False,
             )
         self.built = True
+
+    def set_mix(self, mix):
+        """Set the share of the saliency in the proposal, from now on.
+
+        Args:
+            mix: number from 0 to 1.
+
+        Raises:
+            ValueError: ``mix`` is no number, or outside.
+        """
+        self._first_mix = check_share("mix", mix)  # of a layer that is not built yet
+        if self.has_proposal:
+            self.mix.assign(self._first_mix)
 
     def call(self, inputs, training=None):
         inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
@@ -233,11 +248,12 @@ class SamplePatches(keras.layers.Layer):
         distinct = not self.replace or self.prediction == "top_k"
         if distinct and None not in (rows, columns):
             if self.n_patches > rows * columns:
+                top = self.prediction == "top_k"
+                remedy = "or a larger view" if top else "a larger view, or replace=True"
                 raise ValueError(
                     f"Cannot draw {self.n_patches} different cells from an attention map "
-                    f"of {rows} x {columns}. Use at most {rows * columns} patches, a "
-                    "larger view, or replace=True. "
-                    f"Received: n_patches={self.n_patches}"
+                    f"of {rows} x {columns}. Use at most {rows * columns} patches, "
+                    f"{remedy}. Received: n_patches={self.n_patches}"
                 )
         shapes = {"x_low": x_low, "x_high": x_high, "attention": attention}
         if saliency:

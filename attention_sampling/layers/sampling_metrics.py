@@ -38,7 +38,8 @@ class SamplingMetrics(keras.layers.Layer):
         That of ``features``.
 
     Raises:
-        ValueError: Keras runs on JAX, where it trains without the metrics of layers.
+        ValueError: in training with Keras on JAX, which keeps no metrics of layers.
+            Predicting works there.
 
     Example:
 
@@ -51,13 +52,9 @@ class SamplingMetrics(keras.layers.Layer):
 
     def __init__(self, expectation=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        if keras.backend.backend() == "jax":
-            raise ValueError(
-                "Keras on JAX keeps no metrics of layers while it trains. Use another "
-                "backend, or compute them from the outputs of the model. "
-                "Received: KERAS_BACKEND='jax'"
-            )
         self.expectation = Expectation() if expectation is None else expectation
+        if keras.backend.backend() == "jax":
+            return  # but for training, a model saved elsewhere works
         self.attention_entropy = keras.metrics.Mean(name="attention_entropy")
         self.drawn_mass = keras.metrics.Mean(name="drawn_mass")
         self.effective_sample_size = keras.metrics.Mean(name="effective_sample_size")
@@ -68,6 +65,14 @@ class SamplingMetrics(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         features, attention, *drawn = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
+        if keras.backend.backend() == "jax":
+            if training:
+                raise ValueError(
+                    "Keras on JAX keeps no metrics of layers while it trains. Build the "
+                    "model without `metrics`, or use another backend. "
+                    "Received: KERAS_BACKEND='jax'"
+                )
+            return features
         attention = ops.cast(ops.stop_gradient(attention), "float32")
         drawn = [ops.cast(ops.stop_gradient(x), "float32") for x in drawn]
         drawn = [self.expectation.split_sets(x, training) for x in drawn]

@@ -81,6 +81,15 @@ def contents(directory):
 # The command
 
 
+def test_a_run_that_cannot_begin_leaves_nothing(mnist, tmp_path):
+    """Or the run with better settings would be refused."""
+    with pytest.raises(ValueError, match="Cannot draw 3 different cells"):
+        benchmark.main(
+            command(tmp_path, "--methods", "control", mnist=mnist, view_size=1)
+        )
+    assert contents(tmp_path) == {}
+
+
 def test_runs_are_logged_resumed_and_reported(mnist, tmp_path, capsys):
     output = tmp_path / "new" / "runs"
     words = command(output, mnist=mnist)

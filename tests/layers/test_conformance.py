@@ -176,13 +176,10 @@ CASES = {
         {"x_low": VIEW, "x_high": images("uint8")},
         sample_patches_model,
     ),
-    "SamplePatches of logits with origins": Case(
-        lambda: SamplePatches(4, 5, use_logits=True, return_origins=True),
-        {"x_low": VIEW, "x_high": images("float32")},
-        sample_patches_model,
-    ),
-    "SamplePatches that predicts from the top": Case(
-        lambda: SamplePatches(4, 5, prediction="top_k"),
+    "SamplePatches of logits with origins, from the top": Case(
+        lambda: SamplePatches(
+            4, 5, use_logits=True, return_origins=True, prediction="top_k"
+        ),
         {"x_low": VIEW, "x_high": images("float32")},
         sample_patches_model,
     ),

@@ -239,6 +239,9 @@ def test_refuses_another_number_of_inputs():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX keeps none")
-def test_refuses_jax_which_would_report_nothing():
+def test_refuses_to_train_on_jax_which_would_report_nothing():
+    inputs = [ops.ones((1, 3)), ops.full((1, 2, 2), 0.25), ops.full((1, 2), 0.25)]
+    layer = SamplingMetrics()
+    assert layer(inputs, training=False) is inputs[0]
     with pytest.raises(ValueError, match=r"no metrics of layers .*KERAS_BACKEND='jax'"):
-        SamplingMetrics()
+        layer(inputs, training=True)
