@@ -207,7 +207,9 @@ CASES = {
         {"x_high": images("uint8"), "origins": ((None, 3, 2), (3, 2), "int32")},
         extract_patches_model,
     ),
-    "Expectation": Case(Expectation, FEATURES, expectation_model),
+    "Expectation": Case(
+        lambda: Expectation(control_variate=True), FEATURES, expectation_model
+    ),
     "Expectation with replacement": Case(
         lambda: Expectation(replace=True), FEATURES, expectation_model
     ),
