@@ -108,8 +108,9 @@ def cell_means(
     """Average an image over each cell of the attention map.
 
     Args:
-        values: (batch, any height, any width) float tensor that covers the view. If it
-            has the size of the attention map, its pixels are taken for the cells.
+        values: (batch, any height, any width) float tensor that covers the view. Along
+            an axis where it has the size of the attention map, its pixels are taken for
+            the cells.
         attention_size: (rows, columns) of the attention map.
         low_size: (height, width) of the low-resolution view, in pixels.
         receptive_field: pixels of the view that one cell of the attention map sees

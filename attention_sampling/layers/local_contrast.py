@@ -51,7 +51,9 @@ class LocalContrast(keras.layers.Layer):
         means = ops.average_pool(self._pad(x), self.window, strides=1, padding="valid")
         mean, mean_square = ops.split(means, 2, axis=-1)
         variance = ops.mean(ops.maximum(mean_square - mean * mean, 0.0), axis=-1)
-        return ops.sqrt(variance)
+        # The gradient of the root is infinite at 0: of a constant view it is 0 instead.
+        varies = variance > 0
+        return ops.where(varies, ops.sqrt(ops.where(varies, variance, 1.0)), 0.0)
 
     def _pad(self, x):
         """Repeat the border, so that a window around each pixel lies inside."""

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from gradients import value_and_gradients
 from keras import ops
 
 from attention_sampling import LocalContrast
@@ -100,3 +101,9 @@ def test_refuses_channels_first():
     keras.config.set_image_data_format("channels_first")
     with pytest.raises(ValueError, match="channels-last images"):
         LocalContrast()(ops.zeros((1, 3, 9, 9)))
+
+
+def test_the_gradient_of_a_constant_view_is_zero():
+    view = np.full((1, 6, 6, 1), 7, "float32")
+    _, (gradient,) = value_and_gradients(LocalContrast(3), [view])
+    np.testing.assert_array_equal(gradient, 0)
