@@ -194,7 +194,8 @@ def unordered_leave_one_out(probabilities: Any) -> Any:
             [1.5, 1. ]]], dtype=float32)
 
     Reference:
-        Kool et al. 2020 (arXiv 2002.06043), section 4.1.
+        Kool et al. 2020, *Estimating gradients for discrete random variables by
+        sampling without replacement* (arXiv 2002.06043).
     """
     n_patches = _at_least_two(probabilities)
     probabilities = ops.maximum(ops.stop_gradient(probabilities), _SMALLEST_PROBABILITY)
@@ -223,6 +224,18 @@ def control_variate(
     Returns:
         (batch, n_patches, ...) tensor, ``b_s`` in ``weighted_sum``, constant for the
         gradient.
+
+    Example:
+
+    >>> features = keras.ops.array([[[1.0], [3.0]]])
+    >>> attention = keras.ops.array([[0.5, 0.25]])
+    >>> leave_one_out = unordered_leave_one_out(attention)
+    >>> variate = control_variate(features, attention, leave_one_out)
+    >>> keras.ops.convert_to_numpy(variate)[0, :, 0].round(3)
+    array([2. , 1.5], dtype=float32)
+
+    Reference:
+        Kool et al. 2020 (arXiv 2002.06043), for the unordered weights.
     """
     factors = ops.stop_gradient(leave_one_out * sampled_attention[:, None, :])
     if normalize:

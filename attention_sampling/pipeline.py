@@ -83,9 +83,9 @@ def attention_sampling(
         patches]``: the estimated feature (batch, dim), the attention map (batch, rows,
         columns), and the patches (batch, n_patches, patch_height, patch_width,
         channels) in the dtype of ``x_high``, ``predict_samples`` times as many outside
-        training. In a subclassed model keep it as an
-        attribute, so that Keras tracks what it holds. The attention at the drawn cells and where
-        the patches lie are the other outputs of the model's ``SamplePatches`` layer.
+        training. In a subclassed model keep it as an attribute, so that Keras tracks
+        what it holds. The attention at the drawn cells and where the patches lie are the
+        other outputs of the model's ``SamplePatches`` layer.
 
     Raises:
         TypeError: ``proposal`` cannot be called.

@@ -57,9 +57,7 @@ def draw_cells(
     # exponential variate of rate a_i; the order of rings is the order of draws.
     shape = ops.shape(attention)
     keys = ops.log(attention) - ops.log(_exponential(shape, seed))
-    keys = ops.where(ops.isnan(keys), float("inf"), keys)
-    _, cells = ops.top_k(keys, n_patches)
-    return ops.cast(cells, "int32")
+    return top_cells(keys, n_patches)
 
 
 def top_cells(attention: Any, n_patches: int) -> Any:

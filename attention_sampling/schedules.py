@@ -21,7 +21,7 @@ class ProposalMix(keras.callbacks.Callback):
         epochs: epochs it takes from one to the other.
 
     Raises:
-        ValueError: a mix outside of 0 to 1; ``epochs`` not positive; at the beginning of
+        ValueError: a mix outside of 0 to 1; ``epochs`` not positive; in
             training, a model that draws from no proposal.
 
     Example:
@@ -42,18 +42,16 @@ class ProposalMix(keras.callbacks.Callback):
         progress = min(epoch / self.epochs, 1.0)
         return self.start + (self.end - self.start) * progress
 
-    def on_train_begin(self, logs=None):
-        """Refuse a model without a proposal."""
-        if not self._layers():
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the mix of the epoch, and refuse a model without a proposal."""
+        layers = self._layers()
+        if not layers:
             raise ValueError(
                 "ProposalMix needs a model that draws from a proposal, as "
                 "attention_sampling(proposal=LocalContrast()) makes it. "
                 f"Received: model={self.model.name!r}"
             )
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Set the mix of the epoch."""
-        for layer in self._layers():
+        for layer in layers:
             layer.set_mix(self.mix(epoch))
 
     def _layers(self):
@@ -61,6 +59,6 @@ class ProposalMix(keras.callbacks.Callback):
             layer
             for layer in self.model._flatten_layers()
             if isinstance(layer, SamplePatches)
-            # Whether a layer that is not built yet has a proposal will show.
+            # A model may be built in its first step: it shows in the next epoch.
             and (layer.has_proposal or not layer.built)
         ]

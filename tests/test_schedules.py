@@ -164,14 +164,14 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path):
 class Subclassed(keras.Model):
     """A model written as a class: built when it is first called."""
 
-    def __init__(self):
+    def __init__(self, proposal):
         super().__init__()
         self.sample = attention_sampling(
             keras.Sequential([keras.layers.Conv2D(1, 1), SampleSoftmax(True)]),
             keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)]),
             patch_size=4,
             n_patches=3,
-            proposal=LocalContrast(3),
+            proposal=proposal,
         )
         self.classify = keras.layers.Dense(1)
 
@@ -181,7 +181,7 @@ class Subclassed(keras.Model):
 
 def test_finds_the_layer_in_a_subclassed_model():
     """TensorFlow builds the model in its first step, after the first epoch began."""
-    model, record = Subclassed(), Record()
+    model, record = Subclassed(LocalContrast(3)), Record()
     model.compile("sgd", "mse")
     model.fit(
         *stacked_data(),
@@ -231,3 +231,11 @@ def test_refuses_a_model_that_draws_from_its_attention_alone():
             [np.ones((2, 4, 4, 1)), np.ones((2, 8, 8, 1))], np.ones((2, 1)),
             verbose=0, callbacks=[ProposalMix()],
         )  # fmt: skip
+
+
+def test_refuses_a_model_without_a_proposal_once_it_is_built():
+    """Its first step builds the model on TensorFlow, after the first epoch began."""
+    model = Subclassed(proposal=None)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    with pytest.raises(ValueError, match="draws from a proposal"):
+        model.fit(*stacked_data(), epochs=2, verbose=0, callbacks=[ProposalMix()])

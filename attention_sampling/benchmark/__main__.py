@@ -6,6 +6,7 @@ A command is a module beside this one, with ``add_arguments(parser)`` and
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -42,6 +43,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark that the command line names."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError(
+            "The benchmarks draw figures with matplotlib, which is missing. Install it: "
+            "pip install 'attention-sampling[examples]'"
+        )
     arguments.module.run(arguments)
 
 

@@ -178,8 +178,7 @@ def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         value = getattr(arguments, name)
         if value is not None:
             settings[name] = value
-        smallest = 0 if name in ("noise_patches", *COMMON) else 1
-        smallest = 1 if name == "batch_size" else smallest
+        smallest = 0 if name in ("noise_patches", "learning_rate", "entropy") else 1
         if not smallest <= settings[name] < float("inf"):
             raise ValueError(
                 f"{_option(name)} must be at least {smallest} and finite. "

@@ -81,6 +81,15 @@ def contents(directory):
 # The command
 
 
+def test_names_the_extra_where_matplotlib_is_missing(tmp_path, monkeypatch):
+    """Before hours of training, not after them."""
+    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"pip install 'attention-sampling\[examples\]'"
+    ):
+        benchmark.main(command(tmp_path, "--methods", "control"))
+
+
 def test_a_run_that_cannot_begin_leaves_nothing(mnist, tmp_path):
     """Or the run with better settings would be refused."""
     with pytest.raises(ValueError, match="Cannot draw 3 different cells"):
