@@ -51,6 +51,7 @@ DRAWN_SETTINGS = {
     "n_patches": 6,
     "patch_size": 64,
     "scale": 0.25,
+    "mix_epochs": 14,
     "learning_rate": 2e-3,
     "first_stride": 2,
     "test_fraction": 0.2,
@@ -61,6 +62,7 @@ PHOTOGRAPH_SETTINGS = {
     "n_patches": 5,
     "patch_size": 100,
     "scale": 0.3,
+    "mix_epochs": 0,
     "learning_rate": 1e-3,
     "first_stride": 1,
     "test_fraction": 0.25,
@@ -120,6 +122,12 @@ def parse_arguments(argv=None):
         ("n_patches", int, "patches drawn from each image"),
         ("patch_size", int, "in full-resolution pixels"),
         ("scale", float, "of the view to the image"),
+        (
+            "mix_epochs",
+            int,
+            "until the share of local contrast in the proposal has fallen from 1 to 0; "
+            "0 draws from the attention alone, as the paper",
+        ),
         ("learning_rate", float, "of Adam, falling to 0 in the last quarter"),
         (
             "first_stride",
@@ -166,7 +174,7 @@ def parse_arguments(argv=None):
             parser.error(f"--{name.replace('_', '-')} must be positive")
     if not 0 < arguments.scale <= 1:
         parser.error("--scale must be above 0 and at most 1")
-    for name in ("learning_rate", "entropy", "pictures"):
+    for name in ("mix_epochs", "learning_rate", "entropy", "pictures"):
         if not 0 <= getattr(arguments, name) < float("inf"):
             parser.error(f"--{name.replace('_', '-')} must be at least 0 and finite")
     if arguments.download and not arguments.dataset:
@@ -207,7 +215,7 @@ def build_model(arguments, n_classes, image_size, total_steps):
         speed_limits_attention(),
         residual_features(patch_shape, first_stride=arguments.first_stride),
         n_patches=arguments.n_patches,
-        estimator="ordered",  # the paper's, with which the settings were chosen
+        proposal=ats.LocalContrast(window=5) if arguments.mix_epochs else None,
         receptive_field=SPEED_LIMITS_RECEPTIVE_FIELD,
         attention_regularizer=ats.MultinomialEntropy(arguments.entropy),
         seed=arguments.seed,
@@ -402,6 +410,11 @@ def train(arguments, model, data, image_size, output):
             keras.callbacks.CSVLogger(log, append=True),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
             EpochCheckpoint(checkpoint),
+            *(
+                [ats.ProposalMix(1.0, 0.0, arguments.mix_epochs)]
+                if arguments.mix_epochs
+                else []
+            ),
         ],
         shuffle=False,
         verbose=1 if sys.stdout.isatty() else 2,

@@ -52,10 +52,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "noise_patches": 50,
         "train": 5000,
         "test": 1000,
-        "epochs": 30,
+        "epochs": 60,
+        "dtype_policy": "mixed_bfloat16",
     },
 }
-COMMON: dict[str, Any] = {"batch_size": 32, "learning_rate": 1e-3, "entropy": 1e-4}
+COMMON: dict[str, Any] = {
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "entropy": 1e-4,
+    "dtype_policy": "float32",
+}
 EXPLANATIONS = {
     "image_size": "height and width of the images in pixels",
     "view_size": "height and width of the views in pixels",
@@ -68,6 +74,7 @@ EXPLANATIONS = {
     "batch_size": "images a step",
     "learning_rate": "of Adam",
     "entropy": "strength of the entropy regularizer",
+    "dtype_policy": "of Keras, such as float32 or mixed_bfloat16",
 }
 
 
@@ -178,6 +185,9 @@ def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         value = getattr(arguments, name)
         if value is not None:
             settings[name] = value
+        if name == "dtype_policy":
+            keras.dtype_policies.get(settings[name])
+            continue
         smallest = 0 if name in ("noise_patches", "learning_rate", "entropy") else 1
         if not smallest <= settings[name] < float("inf"):
             raise ValueError(

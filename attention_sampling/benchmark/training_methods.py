@@ -67,6 +67,7 @@ METHODS: dict[str, Callable[[], dict[str, Any]]] = {
     "proposal": lambda: _proposal(1.0),
     "proposal-0.8": lambda: _proposal(0.8),
     "proposal-constant": lambda: _proposal(0.5),
+    "proposal-full": lambda: _proposal(1.0),
 }
 
 # Callbacks of the methods that have some.
@@ -87,6 +88,15 @@ def build_model(settings: dict[str, Any], method: str, seed: int) -> keras.Model
     Returns:
         Model from ``[views, images]`` to the probabilities of the ten digits.
     """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(settings["dtype_policy"])
+    try:
+        return _build_model(settings, method, seed)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _build_model(settings: dict[str, Any], method: str, seed: int) -> keras.Model:
     view = keras.Input((settings["view_size"],) * 2 + (1,), name="view")
     image = keras.Input(
         (settings["image_size"],) * 2 + (1,), name="image", dtype="uint8"

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attention_sampling import SamplePatches
 from attention_sampling.benchmark import __main__ as benchmark
 from attention_sampling.benchmark import training, training_data, training_report
 from attention_sampling.benchmark.training_data import Batches, Images, make_images
-from attention_sampling.benchmark.training_methods import METHODS, build_model
+from attention_sampling.benchmark.training_methods import (
+    CALLBACKS,
+    METHODS,
+    build_model,
+)
 
 TINY = {
     "preset": "small",
@@ -28,6 +33,7 @@ TINY = {
     "batch_size": 8,
     "learning_rate": 1e-3,
     "entropy": 1e-4,
+    "dtype_policy": "float32",
 }
 
 
@@ -206,6 +212,7 @@ def test_presets_and_what_replaces_them():
         ("noise_patches", -1, r"--noise-patches must be at least 0"),
         ("learning_rate", "nan", r"--learning-rate must be .*finite.*nan"),
         ("entropy", "inf", r"--entropy must be .*finite.*inf"),
+        ("dtype_policy", "floot32", r"Cannot convert 'floot32'"),
     ],
 )
 def test_settings_out_of_range(tmp_path, option, value, message):
@@ -275,6 +282,22 @@ def test_every_method_takes_a_step(method, mnist):
     assert any("digit" in name for name in names)
     # Two each of four convolutions and the classifier; of the attention three more.
     assert len(names) == 10 + (0 if method == "uniform" else 6)
+
+
+def test_a_policy_is_that_of_the_model_alone():
+    model = build_model({**TINY, "dtype_policy": "mixed_bfloat16"}, "proposal", seed=0)
+    assert model.get_layer("feature").compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_full_mix_stays(mnist):
+    model = build_model(TINY, "proposal-full", seed=0)
+    layer = next(x for x in model.layers if isinstance(x, SamplePatches))
+    images = make_images(TINY, training_data.read_digits(mnist), seed=0)
+    (views, pixels), labels = Batches(images["train"], 8)[0]
+    model.train_on_batch([views, pixels], labels)
+    assert float(layer.mix.value) == 1.0
+    assert "proposal-full" not in CALLBACKS
 
 
 # Images
