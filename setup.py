@@ -17,6 +17,11 @@ def read_version() -> str:
 
 
 EXAMPLES = ["matplotlib>=3.8", "pillow>=10.1", "tensorboard>=2.18", "tqdm>=4.60"]
+HDF5 = ["h5py>=3.10", "tqdm>=4.60"]
+IMAGES = ["pillow>=10.1", "simplejpeg>=1.7"]
+TIFF = ["imagecodecs>=2024.1.1", "tifffile>=2024.1.30"]
+SLIDES = ["openslide-bin>=4.0.0", "openslide-python>=1.3"]
+FORMATS = [*HDF5, *IMAGES, *TIFF, *SLIDES]
 
 setup(
     name="attention-sampling",
@@ -30,8 +35,13 @@ setup(
     python_requires=">=3.10",
     install_requires=["tensorflow>=2.18", "keras>=3.10", "numpy>=1.26", "wrapt>=1.14"],
     extras_require={
-        "examples": EXAMPLES,
-        "test": [*EXAMPLES, "hypothesis>=6.100", "pytest>=8.0"],
+        "hdf5": HDF5,
+        "images": IMAGES,
+        "tiff": TIFF,
+        "slides": SLIDES,
+        "formats": FORMATS,
+        "examples": [*EXAMPLES, *FORMATS],
+        "test": [*EXAMPLES, *FORMATS, "hypothesis>=6.100", "pytest>=8.0"],
         "docs": ["docutils>=0.21", "furo", "sphinx>=7.4"],
     },
     classifiers=[

@@ -1,0 +1,135 @@
+"""HDF5 files as sources, by h5py."""
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attention_sampling.data.base import Size
+from attention_sampling.data.files import FileSource, Image
+from attention_sampling.data.libraries import import_library
+
+h5py = import_library("h5py", extra="hdf5")
+
+from attention_sampling.data import hdf5_datasets, hdf5_images  # noqa: E402  (need h5py)
+
+# Datasets kept open in a file. Each keeps up to 1 MiB of decoded chunks.
+_KEPT_DATASETS = 8
+
+# What HDF5 says when it opens a file, and what that means.
+_MEANINGS = {
+    "unable to lock file": "it is open for writing elsewhere. Close it there first",
+    "already open for write": "it is open for writing elsewhere, or its writer was "
+    "killed. If it is whole, `h5clear -s FILE` makes it readable",
+    "truncated file": "it has been cut, or not been written to its end",
+    "file signature not found": "this is no HDF5 file",
+}
+
+
+class HDF5Source(FileSource):
+    """Images in HDF5 files.
+
+    Read are datasets (height, width, channels) of one image, (height, width) of one grey
+    image, and (count, height, width, channels) of several; and files that
+    ``python -m attention_sampling.data convert`` wrote, with all their levels. Fast are
+    windows of datasets that are stored in chunks (``chunks=(256, 256, 3)``) and little
+    compressed.
+
+    Pixels come from the named files alone: what leads to other files, such as external
+    links and virtual datasets, is refused. A file that is open for writing is refused
+    as well, as far as HDF5 can tell: one that is written without locks, or whose writer
+    was killed after it had flushed, looks complete, and what it lacks reads as zeros.
+
+    HDF5 reads one window at a time in a process, whatever the threads.
+
+    Args:
+        paths: a file or several.
+        dataset: path of the dataset in each file; None for the only one that looks like
+            images.
+        on_error: "raise", or "skip" to leave out files that cannot be opened.
+        max_open: files to keep open.
+        threads: windows to ask for at once.
+
+    Raises:
+        ImportError: h5py is missing.
+        SourceError: a file cannot be opened, or does not fit the others; it holds no
+            images, or what are images is not clear.
+
+    Example:
+
+    >>> import h5py
+    >>> with h5py.File("photos.h5", "w") as file:
+    ...     photos = np.ones((2, 600, 800, 3), "uint8")
+    ...     _ = file.create_dataset("photos", data=photos, chunks=(1, 256, 256, 3))
+    >>> source = HDF5Source("photos.h5")
+    >>> source.shape(1)
+    (600, 800, 3)
+    >>> source.read_patches([1], [(100, 200)], 50).shape
+    (1, 50, 50, 3)
+    >>> source.close()
+    """
+
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        dataset: str | None = None,
+        on_error: str = "raise",
+        max_open: int = 64,
+        threads: int = 1,
+    ) -> None:
+        self._dataset = dataset
+        super().__init__(paths, on_error, threads, max_open)
+
+    def _open(self, path: str) -> "_OpenFile":
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            for text, meaning in _MEANINGS.items():
+                if text in str(error):
+                    raise OSError(f"{meaning} ({error})") from error
+            raise
+        # Opened for writing in this very process, it would not be locked.
+        if file.id.get_intent() & h5py.h5f.ACC_RDWR:
+            file.close()
+            raise OSError(
+                "it is open for writing in this process. Close it there first"
+            )
+        return _OpenFile(file)
+
+    def _describe(self, opened: "_OpenFile") -> Sequence[Image]:
+        return hdf5_images.find_images(opened.file, self._dataset)
+
+    def _read_from(
+        self, opened: "_OpenFile", image: Image, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        assert isinstance(image, hdf5_images.DatasetImage)
+        dataset = opened.dataset(image.datasets[level])
+        (top, left), (height, width) = origin, size
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        if image.number is None:
+            window = dataset[rows, columns]
+        else:
+            window = dataset[image.number, rows, columns]
+        if window.ndim == 2:
+            window = window[:, :, np.newaxis]
+        return window.astype(window.dtype.newbyteorder("="), copy=False)
+
+    def _default_threads(self) -> int:
+        return 1  # HDF5 has one lock
+
+
+class _OpenFile:
+    """A file, and the datasets that were read last."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.dataset = lru_cache(_KEPT_DATASETS)(
+            partial(hdf5_datasets.open_dataset, file)
+        )
+
+    def close(self) -> None:
+        self.dataset.cache_clear()
+        self.file.close()

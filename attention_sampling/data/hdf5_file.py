@@ -1,0 +1,138 @@
+"""Write an HDF5 file of images, each with a pyramid.
+
+The file has the attribute ``attention_sampling_format`` and the group ``images``, in it a
+group for each image, "000000" and so on, with the attribute ``name`` and a dataset
+(height, width, channels) for each level: "0" the full resolution, "1" half of it.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from attention_sampling.data.base import Source, SourceError, describe_error
+from attention_sampling.data.hdf5_writer import ImageWriter, raw_bytes
+from attention_sampling.data.names import distinct_names
+from attention_sampling.data.resume import FinishedImages
+
+FORMAT = 1
+# Bytes of pixels after which what is finished is made to survive a kill.
+_FLUSH = 2**28
+
+
+def write_images(
+    source: Source,
+    file: Any,
+    writer: ImageWriter,
+    finished: FinishedImages,
+    on_error: str,
+    advance: Callable[[int], object],
+) -> tuple[tuple[str, str], ...]:
+    """Write all images of a source into an empty file.
+
+    Args:
+        source: the images.
+        file: HDF5 file to write to.
+        writer: what writes one image.
+        finished: what is there from before.
+        on_error: ``"raise"``, or ``"skip"`` to leave out what cannot be read.
+        advance: called with the bytes of pixels that need not be written.
+
+    Returns:
+        (name, reason) of each image left out.
+
+    Raises:
+        SourceError: an image cannot be read; with ``on_error="skip"``, none can.
+    """
+    file.attrs["attention_sampling_format"] = FORMAT
+    images = file.create_group("images")
+    names = distinct_names(source.names)
+    skipped, unflushed = [], 0
+    for index, name in enumerate(names):
+        key = f"{len(images):06d}"
+        if finished.copy(index, images, key):
+            advance(raw_bytes(source, index))
+        else:
+            try:
+                writer.write(index, images.create_group(key))
+            except SourceError as error:
+                if on_error == "raise":
+                    raise
+                del images[key]
+                skipped.append((source.names[index], str(error)))
+                continue
+        # File names need not be Unicode, what HDF5 stores does.
+        name = name.encode(errors="backslashreplace").decode()
+        images[key].attrs["name"] = name
+        finished.mark(index, images[key])
+        unflushed += raw_bytes(source, index)
+        if unflushed >= _FLUSH:
+            file.flush()
+            unflushed = 0
+    if not len(images):
+        raise SourceError(
+            f"None of {len(source)} images can be read; the first: {skipped[0][1]}"
+        )
+    for image in images.values():
+        finished.unmark(image)
+    return tuple(skipped)
+
+
+def check_room(source: Source, path: Path) -> None:
+    """Refuse what does not fit on the disk without compression.
+
+    Args:
+        source: the images.
+        path: file to write.
+
+    Raises:
+        OSError: it does not.
+    """
+    needed = sum(raw_bytes(source, index) for index in range(len(source)))
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"There is no room for the file: {needed:,} bytes are needed without "
+            f"compression. Received: {str(path)!r}, on a disk with {free:,} bytes free",
+        )
+
+
+@contextlib.contextmanager
+def open_to_write(h5py: Any, part: Path, path: Path) -> Iterator[Any]:
+    """Open a new HDF5 file, and close it also where the disk is full.
+
+    Args:
+        h5py: the library.
+        part: where to write.
+        path: what to call the file in errors.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = None
+    try:
+        # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
+        file = h5py.File(part, "x", rdcc_nbytes=0)
+        yield file
+        file.close()
+    except BaseException as error:
+        if file is not None:
+            # Closing writes: give it room. An HDF5 file that could not be closed keeps
+            # its space on the disk until the process ends.
+            with contextlib.suppress(OSError):
+                os.truncate(part, 0)
+            with contextlib.suppress(OSError, RuntimeError):
+                file.close()
+        # HDF5 raises either when it cannot write.
+        if isinstance(error, SourceError) or not isinstance(
+            error, OSError | RuntimeError
+        ):
+            raise
+        raise OSError(
+            f"{path} cannot be written: {describe_error(error)}. Make room on the disk, "
+            "or name a file elsewhere"
+        ) from error

@@ -1,0 +1,174 @@
+"""What the images of an HDF5 file are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import h5py
+import numpy as np
+
+from attention_sampling.data.files import Image
+from attention_sampling.data.hdf5_datasets import (
+    is_numeric,
+    open_dataset,
+    open_object,
+)
+
+# Our own layout, which ``python -m attention_sampling.data convert`` writes: this file
+# attribute, and a group for each image, "images/000000" and so on. That has the
+# attribute "name" and a dataset for each level, "0" (full resolution), "1", ...
+FORMAT_ATTRIBUTE = "attention_sampling_format"
+FORMAT = 1
+IMAGES_GROUP = "images"
+
+# More channels than this are taken for something else, unless there are four axes.
+_MOST_CHANNELS = 4
+_MOST_LISTED = 8
+
+
+@dataclass(frozen=True)
+class DatasetImage(Image):
+    """An image in datasets of a file.
+
+    Attributes:
+        datasets: path in the file of the dataset of each level.
+        number: which image of a dataset of several; None for a dataset of one.
+    """
+
+    datasets: tuple[str, ...] = ()
+    number: int | None = None
+
+
+def find_images(file: h5py.File, dataset: str | None) -> list[DatasetImage]:
+    """Return the images of a file.
+
+    Args:
+        file: an open file.
+        dataset: path of the dataset that holds them; None to find it.
+
+    Raises:
+        ValueError: there are none, or what are images is not clear.
+    """
+    if dataset is not None:
+        return _images_of(dataset, open_dataset(file, dataset))
+    number = file.attrs.get(FORMAT_ATTRIBUTE)
+    if number is None:
+        return _images_of(*_only_candidate(file))
+    if not isinstance(number, int | np.integer) or number != FORMAT:
+        raise ValueError(
+            f"it has a layout that this version does not know. Received: "
+            f"{FORMAT_ATTRIBUTE}={number!r}, expected {FORMAT}"
+        )
+    return list(_converted_images(file))
+
+
+def _only_candidate(file: h5py.File) -> tuple[str, h5py.Dataset]:
+    """Return the one dataset that looks like images, and its path."""
+    found: dict[int, list[str]] = {2: [], 3: [], 4: []}
+
+    def look(path: str, item: Any) -> bool | None:
+        # Links are not visited.
+        if isinstance(item, h5py.Dataset) and is_numeric(item) and item.ndim in found:
+            found[item.ndim].append(path)
+        return None
+
+    file.visititems(look)
+    # Two axes are as likely labels: only where nothing else is there.
+    paths = sorted(found[3] + found[4]) or sorted(found[2])
+    if not paths:
+        raise ValueError("there is no dataset of images in it")
+    if len(paths) > 1:
+        more = ", ..." if len(paths) > _MOST_LISTED else ""
+        raise ValueError(
+            "which dataset holds the images is not clear: name one by `dataset`. "
+            f"Received: {', '.join(map(repr, paths[:_MOST_LISTED]))}{more}"
+        )
+    return paths[0], open_dataset(file, paths[0])
+
+
+def _images_of(path: str, dataset: h5py.Dataset) -> list[DatasetImage]:
+    """Return the images of one dataset."""
+    path = path.strip("/")
+    shape = dataset.shape
+    if len(shape) == 2:
+        return [_describe(None, [path], [dataset], channels=1)]
+    if len(shape) == 3 and shape[2] <= _MOST_CHANNELS:
+        return [_describe(None, [path], [dataset])]
+    # Channels that come first would be read as rows.
+    first = len(shape) == 4 and shape[1] <= _MOST_CHANNELS < shape[3]
+    if len(shape) == 4 and not first:
+        return [
+            _describe(f"{path}[{number}]", [path], [dataset], number=number)
+            for number in range(shape[0])
+        ]
+    raise ValueError(
+        f"dataset {path!r} must have the axes (height, width), (height, width, channels) "
+        f"with at most {_MOST_CHANNELS} channels, or (count, height, width, channels). "
+        f"Received: shape {shape}. Store grey images as (count, height, width, 1), one "
+        "of more channels as (1, height, width, channels)"
+    )
+
+
+def _converted_images(file: h5py.File) -> Iterator[DatasetImage]:
+    """Yield the images of a file of our own layout."""
+    images = open_object(file, IMAGES_GROUP)
+    for position, name in enumerate(sorted(images)):
+        path = f"{IMAGES_GROUP}/{name}"
+        if name != f"{position:06}":
+            raise ValueError(f"{path!r} is not expected in it, but number {position}")
+        group = open_object(file, path)
+        paths = [f"{path}/{level}" for level in range(len(group))]
+        datasets = [open_dataset(file, level) for level in paths]
+        title = group.attrs.get("name")
+        if not datasets or not isinstance(title, str):
+            raise ValueError(f"{path!r} has no levels, or no name. It is damaged")
+        _check_levels(path, datasets)
+        yield _describe(position, paths, datasets, name=title)
+
+
+def _check_levels(path: str, levels: Sequence[h5py.Dataset]) -> None:
+    shapes = [level.shape for level in levels]
+    if (
+        any(len(shape) != 3 for shape in shapes)
+        or any(low[2] != high[2] for high, low in pairwise(shapes))
+        or any(
+            low[axis] > high[axis] for high, low in pairwise(shapes) for axis in (0, 1)
+        )
+        or any(level.dtype != levels[0].dtype for level in levels)
+    ):
+        received = ", ".join(f"{level.dtype} of {level.shape}" for level in levels)
+        raise ValueError(
+            f"the levels of {path!r} must be smaller and smaller, (height, width, "
+            f"channels) of the same channels and dtype. Received: {received}"
+        )
+
+
+def _describe(
+    key: str | int | None,
+    paths: Sequence[str],
+    datasets: Sequence[h5py.Dataset],
+    number: int | None = None,
+    name: str | None = None,
+    channels: int | None = None,
+) -> DatasetImage:
+    start = 0 if number is None else 1
+    levels = [level.shape[start : start + 2] for level in datasets]
+    return DatasetImage(
+        key=key,
+        levels=tuple((int(height), int(width)) for height, width in levels),
+        blocks=tuple(_block(level, start) for level in datasets),
+        channels=channels or int(datasets[0].shape[-1]),
+        dtype=datasets[0].dtype.name,
+        name=name,
+        datasets=tuple(paths),
+        number=number,
+    )
+
+
+def _block(dataset: h5py.Dataset, start: int) -> tuple[int, int]:
+    """Return (height, width) of what is stored together: a chunk, or else a row."""
+    if dataset.chunks is None:
+        return 1, int(dataset.shape[start + 1])
+    height, width = dataset.chunks[start : start + 2]
+    return int(height), int(width)

@@ -1,0 +1,127 @@
+"""Images in files that are decoded as a whole, and kept for the next windows."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attention_sampling.checks import check_choice, check_count
+from attention_sampling.data.base import Size
+from attention_sampling.data.decoding import decode_image, describe_image
+from attention_sampling.data.files import FileSource, Image
+from attention_sampling.data.libraries import import_library
+
+
+class ImageFilesSource(FileSource):
+    """Read JPEG, PNG, BMP, TIFF, and others that Pillow knows, one image a file.
+
+    Such a file has to be decoded as a whole for the smallest of windows. What is decoded
+    is kept, as much as ``cache_bytes`` allow, and what was not used for longest makes
+    room. Where the images of a batch do not fit, or many are in use at once, convert
+    them: ``python -m attention_sampling.data convert``.
+
+    Pixels are as they are stored: an orientation in the EXIF data is not applied, as
+    coordinates of annotations refer to the stored pixels. Grey images have 1 channel,
+    with alpha 2; colours have 3, with alpha 4; a palette becomes colours. 16 bits stay
+    16 bits. Refused are animations and CMYK.
+
+    Opening reads the headers alone. A JPEG has no checksum, so that damage to its scan
+    of few bytes may pass; more of it is found.
+    ``python -m attention_sampling.data check`` decodes everything.
+
+    Args:
+        paths: a file or several.
+        on_error: what to do about a file that cannot be opened, or whose image has
+            another channel count or dtype than the first: ``"raise"``, or ``"skip"`` to
+            leave it out and list it in ``skipped``.
+        threads: windows to read at once; None for twice the processors, at most 8.
+        cache_bytes: bytes of decoded images to keep. Images that threads are reading
+            come on top.
+        channels: 3 to repeat the channel of grey images, and to leave out alpha; None
+            for the channels of the first image.
+
+    Raises:
+        ImportError: Pillow or simplejpeg is missing; extra ``images``. For TIFF, extra ``tiff``.
+        SourceError: a file cannot be opened, does not fit the others, or is larger than
+            ``cache_bytes``; with ``on_error="skip"``, this holds for all.
+        ValueError: no files; an unknown ``on_error``; other channels than None or 3; a
+            number that is not positive.
+
+    Example:
+
+    >>> from PIL import Image as PillowImage
+    >>> PillowImage.new("L", (40, 30), 7).save("grey.png")
+    >>> PillowImage.new("RGB", (50, 20), (1, 2, 3)).save("colours.png")
+    >>> source = ImageFilesSource(["grey.png", "colours.png"], channels=3)
+    >>> source.shape(0)
+    (30, 40, 3)
+    >>> source.read_patches([0, 1], [[0, 0], [5, 5]], patch_size=1).tolist()
+    [[[[7, 7, 7]]], [[[1, 2, 3]]]]
+    """
+
+    _misfit_remedy = ". For grey images among colours: channels=3"
+
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        on_error: str = "raise",
+        threads: int | None = None,
+        cache_bytes: int = 2**30,
+        channels: int | None = None,
+    ) -> None:
+        import_library("PIL", extra="images")
+        self._cache_bytes = check_count("cache_bytes", cache_bytes, smallest=1)
+        self._wanted_channels = check_choice("channels", channels, (None, 3))
+        super().__init__(paths, on_error, threads)
+
+    def _open(self, path: str) -> npt.NDArray[Any]:
+        return self._convert(decode_image(path))
+
+    def _inspect(self, path: str) -> Sequence[Image]:
+        return self._describe(describe_image(path))
+
+    def _describe(self, opened: Any) -> Sequence[Image]:
+        (height, width, channels), dtype = opened
+        if self._wanted_channels and channels > 4:
+            raise OSError(
+                f"its {channels} channels cannot become {self._wanted_channels}"
+            )
+        channels = self._wanted_channels or channels
+        size = height * width * channels * np.dtype(dtype).itemsize
+        if size > self._cache_bytes:
+            raise OSError(
+                f"decoded it takes {size} bytes and would not be kept for the next "
+                f"window. Expected: no more than cache_bytes={self._cache_bytes}. "
+                "Convert it by: python -m attention_sampling.data convert"
+            )
+        # Rows are what is together in memory.
+        return [Image(None, ((height, width),), ((1, width),), channels, dtype)]
+
+    def _read_from(
+        self,
+        opened: npt.NDArray[Any],
+        image: Image,
+        level: int,
+        origin: Size,
+        size: Size,
+    ) -> npt.NDArray[Any]:
+        top, left = origin
+        return opened[top : top + size[0], left : left + size[1]]
+
+    def _close_file(self, opened: npt.NDArray[Any]) -> None:
+        return  # memory, no file
+
+    def _cost(self, opened: npt.NDArray[Any]) -> int:
+        return opened.nbytes
+
+    def _limit(self) -> int:
+        return self._cache_bytes
+
+    def _convert(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self._wanted_channels is None or pixels.shape[2] == 3:
+            return pixels
+        if pixels.shape[2] < 3:
+            return np.repeat(pixels[:, :, :1], 3, axis=2)
+        return np.ascontiguousarray(pixels[:, :, :3])

@@ -1,0 +1,163 @@
+"""Whole-slide images, in the formats of their scanners."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attention_sampling.data.base import Size
+from attention_sampling.data.files import FileSource, Image
+from attention_sampling.data.libraries import import_library
+
+# Bytes of decoded tiles that openslide keeps, for all slides together: its own default
+# is 32 MiB for each slide.
+_TILE_BYTES = 2**27
+
+
+class OpenSlideSource(FileSource):
+    """Read slides by openslide: SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF and others.
+
+    Pixels are RGB of 8 bits, whatever the slide holds; what the scanner left out has the
+    background colour that the slide names, or is white. Only the slide itself is read,
+    no label or overview.
+
+    Windows are exact at full resolution. Views are averaged from smaller levels; where
+    a level is not smaller by a whole factor, openslide interpolates, and the view is off
+    by less than a pixel of full resolution.
+
+    Some formats spread a slide over several files (MRXS, VMS, DICOM): give the one that
+    openslide asks for, and openslide finds the others. Only that one is watched for
+    changes.
+
+    Args:
+        paths: a slide or several.
+        on_error: what to do about a slide that cannot be opened: ``"raise"``, or
+            ``"skip"`` to leave it out and list it in ``skipped``.
+        threads: windows to read at once; None for twice the processors, at most 8.
+        max_open: slides to keep open.
+
+    Raises:
+        ImportError: openslide is missing; extra ``slides``.
+        SourceError: a slide cannot be opened; with ``on_error="skip"``, none can.
+        ValueError: no files; an unknown ``on_error``; a number that is not positive.
+
+    Example:
+
+    >>> import tifffile  # openslide reads any TIFF of tiles
+    >>> image = np.zeros((100, 60, 3), "uint8")
+    >>> image[50, 40:] = [200, 0, 100]
+    >>> tifffile.imwrite("slide.tif", image, tile=(32, 32), photometric="rgb")
+    >>> source = OpenSlideSource("slide.tif")
+    >>> source.shape(0)
+    (100, 60, 3)
+    >>> source.read_patches([0], [[50, 39]], patch_size=(1, 2)).tolist()
+    [[[[0, 0, 0], [200, 0, 100]]]]
+    >>> source.close()
+    """
+
+    # None while the files are looked through, before anything is read.
+    _tiles: Any = None
+
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        on_error: str = "raise",
+        threads: int | None = None,
+        max_open: int = 64,
+    ) -> None:
+        import_library("openslide", extra="slides")
+        super().__init__(paths, on_error, threads, max_open)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["_tiles"]
+        return state
+
+    def _forget_process(self) -> None:
+        super()._forget_process()
+        openslide = import_library("openslide", extra="slides")
+        self._tiles = openslide.OpenSlideCache(_TILE_BYTES)
+
+    def _open(self, path: str) -> "_Slide":
+        return _Slide(path, self._tiles)
+
+    def _describe(self, opened: "_Slide") -> Sequence[Image]:
+        return [
+            Image(
+                key=None,
+                levels=opened.levels,
+                blocks=opened.blocks,
+                channels=3,
+                dtype="uint8",
+            )
+        ]
+
+    def _read(
+        self, index: int, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        try:
+            return super()._read(index, level, origin, size)
+        except import_library("openslide", extra="slides").OpenSlideError:
+            # After an error openslide reads no more from an open slide, and repeats the
+            # first error: it may come from another window, read by another thread.
+            place = self._places[index]
+            self._cache.drop(place.path)
+            slide = self._open(place.path)
+            try:
+                return slide.read(level, origin, size)
+            finally:
+                slide.close()
+
+    def _read_from(
+        self, opened: "_Slide", image: Image, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        return opened.read(level, origin, size)
+
+
+class _Slide:
+    """An open slide.
+
+    Args:
+        path: the file.
+        tiles: an ``openslide.OpenSlideCache`` that slides share, or None.
+    """
+
+    def __init__(self, path: str, tiles: Any) -> None:
+        openslide = import_library("openslide", extra="slides")
+        self._slide = openslide.OpenSlide(path)
+        if tiles is not None:
+            self._slide.set_cache(tiles)
+        properties = self._slide.properties
+        colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+        self._background = np.frombuffer(bytes.fromhex(colour), "uint8")
+        self.levels = tuple(
+            (height, width) for width, height in self._slide.level_dimensions
+        )
+        self._downsamples = self._slide.level_downsamples
+        self.blocks = tuple(
+            (self._tile_side(level, "height"), self._tile_side(level, "width"))
+            for level in range(len(self.levels))
+        )
+
+    def _tile_side(self, level: int, side: str) -> int:
+        name = f"openslide.level[{level}].tile-{side}"
+        return int(self._slide.properties.get(name, 256))
+
+    def close(self) -> None:
+        self._slide.close()
+
+    def read(self, level: int, origin: Size, size: Size) -> npt.NDArray[np.uint8]:
+        """Return a window of a level, (height, width, 3)."""
+        # openslide takes the place in pixels of full resolution. Rounding down, because
+        # what lies beyond the right and the lower edge is transparent.
+        row, column = (int(place * self._downsamples[level]) for place in origin)
+        region = self._slide.read_region((column, row), level, (size[1], size[0]))
+        pixels = np.asarray(region)
+        colours, opacity = pixels[:, :, :3], pixels[:, :, 3:]
+        if opacity.min() == 255:
+            return colours
+        shares = opacity.astype("float32") / 255
+        blended = colours * shares + self._background * (1 - shares)
+        return np.rint(blended).astype("uint8")

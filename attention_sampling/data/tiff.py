@@ -1,0 +1,169 @@
+"""Images in TIFF files, of which only the tiles that a window touches are decoded."""
+
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from attention_sampling.data.base import Size
+from attention_sampling.data.files import FileSource, Image
+from attention_sampling.data.libraries import import_library
+from attention_sampling.data.tiff_level import TiffLevel
+
+
+class TiffSource(FileSource):
+    """Read TIFF files, pyramids among them, by tifffile and imagecodecs.
+
+    One image is read from each file: the largest, with the smaller copies of it that the
+    file holds (SVS, OME-TIFF, NDPI, and others that tifffile knows). Labels, overviews
+    and thumbnails are left out. Tiles, strips, BigTIFF, all compressions of imagecodecs;
+    channels together, one after the other, or in pages of their own. Values are as they
+    are stored, except that JPEG becomes RGB; a greyscale image has one channel, an alpha
+    channel is one more. Tiles that the file leaves out are zero, or what GDAL's tag says.
+
+    Reading is as fast as the tiles are small: a compressed file of a single strip is
+    decoded as a whole for every window. Refused are palettes, pixels of less than 8
+    bits, and stacks of images.
+
+    Nothing outside the file is opened, whatever it names: of an OME-TIFF of several
+    files, only what this one holds.
+
+    Args:
+        paths: a file or several.
+        on_error: what to do about a file that cannot be opened, or whose image has
+            another channel count or dtype than the first: ``"raise"``, or ``"skip"`` to
+            leave it out and list it in ``skipped``.
+        threads: windows to read at once; None for twice the processors, at most 8.
+        max_open: files to keep open.
+
+    Raises:
+        ImportError: tifffile or imagecodecs are missing; extra ``tiff``.
+        SourceError: a file cannot be opened, or does not fit the others; with
+            ``on_error="skip"``, none can.
+        ValueError: no files; an unknown ``on_error``; a number that is not positive.
+
+    Example:
+
+    >>> import tifffile
+    >>> image = np.arange(64 * 64, dtype="uint16").reshape(64, 64)
+    >>> tifffile.imwrite("tiles.tif", image, tile=(16, 16), compression="deflate")
+    >>> source = TiffSource("tiles.tif")
+    >>> source
+    <TiffSource: 1 image, 1 channels, uint16>
+    >>> source.read_patches([0], [[1, 62]], patch_size=3)[0, :, :, 0].tolist()
+    [[126, 127, 0], [190, 191, 0], [254, 255, 0]]
+    >>> source.close()
+    """
+
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        on_error: str = "raise",
+        threads: int | None = None,
+        max_open: int = 64,
+    ) -> None:
+        # Here, because tifffile without imagecodecs fails at the first tile only.
+        import_library("imagecodecs", extra="tiff")
+        import_library("tifffile", extra="tiff")
+        super().__init__(paths, on_error, threads, max_open)
+
+    def _open(self, path: str) -> "_TiffPyramid":
+        return _TiffPyramid(path)
+
+    def _describe(self, opened: "_TiffPyramid") -> Sequence[Image]:
+        levels = opened.levels
+        return [
+            Image(
+                key=None,
+                levels=tuple(level.size for level in levels),
+                blocks=tuple(level.block for level in levels),
+                channels=levels[0].channels,
+                dtype=levels[0].dtype.name,
+            )
+        ]
+
+    def _read_from(
+        self, opened: "_TiffPyramid", image: Image, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        return opened.levels[level].read(origin, size)
+
+
+class _TiffPyramid:
+    """An open TIFF file and the levels of its largest image."""
+
+    def __init__(self, path: str) -> None:
+        tifffile = import_library("tifffile", extra="tiff")
+        # The flags: tifffile would open other files that this one names or lies beside.
+        try:
+            self._file = tifffile.TiffFile(
+                path, _multifile=False, is_mmstack=False, is_ndtiff=False
+            )
+        except struct.error as error:
+            raise OSError("the file ends inside its header") from error
+        try:
+            self._file.filehandle.set_lock(True)
+            self.levels = self._find_levels()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _find_levels(self) -> list[TiffLevel]:
+        handle = self._file.filehandle
+        baseline, *smaller = self._find_image().levels
+        levels = [TiffLevel(baseline, handle)]
+        for series in smaller:
+            if _is_smaller_copy(series, baseline, levels[-1].size):
+                levels.append(TiffLevel(series, handle))
+        return levels
+
+    def _find_image(self) -> Any:
+        """Return the series of the largest image."""
+        images = [
+            series
+            for series in self._file.series
+            if len(series) and not series.keyframe.is_mask
+        ]
+        if not images:
+            raise OSError("the file holds no image")
+        first, *others = sorted(images, key=_extents, reverse=True)
+        if others and _extents(others[0]) == _extents(first):
+            sizes = ", ".join(f"{series.axes} {series.shape}" for series in images)
+            raise OSError(
+                "one image must be the largest of the file. Received: "
+                f"{len(images)} images, {sizes}. Store one in each file"
+            )
+        if first.kind == "bif":
+            raise OSError(
+                "tiles must not overlap. Received: a slide of Ventana, whose tiles do. "
+                "Use OpenSlideSource"
+            )
+        return first
+
+
+def _extents(series: Any) -> tuple[int, int, int]:
+    page = series.keyframe
+    height, width = page.imagelength, page.imagewidth
+    return height * width, height, width
+
+
+def _is_smaller_copy(series: Any, baseline: Any, above: Size) -> bool:
+    """Tell whether a level shows the whole image, smaller than the level above."""
+    page, first = series.keyframe, baseline.keyframe
+    height, width = page.imagelength, page.imagewidth
+    rows, columns = first.imagelength, first.imagewidth
+    # Both extents may have been rounded, by less than a pixel.
+    same_shape = abs(height * columns - width * rows) <= rows + columns
+    return (
+        same_shape
+        and height <= above[0]
+        and width <= above[1]
+        and (height, width) != above
+        and page.dtype == first.dtype
+        and page.samplesperpixel == first.samplesperpixel
+        and len(series) == len(baseline)
+    )

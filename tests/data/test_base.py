@@ -1,0 +1,254 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_files import RawSource, write_all
+from source_contract import check_windows, draw_images
+
+from attention_sampling.data import Source, SourceError
+from attention_sampling.data.base import describe_error
+
+
+class OneImage(Source):
+    """As little as a format of one's own needs."""
+
+    def __init__(self, image, threads=1):
+        super().__init__(["the image"], image.shape[2], image.dtype, threads)
+        self.image = image
+
+    def _levels(self, index):
+        return [self.image.shape[:2]]
+
+    def _read(self, index, level, origin, size):
+        (top, left), (height, width) = origin, size
+        return self.image[top : top + height, left : left + width]
+
+
+class Levels(OneImage):
+    """Levels of these sizes, whose pixels are all the number of the level."""
+
+    def __init__(self, sizes):
+        super().__init__(np.zeros((1, 1, 1), "uint8"))
+        self.sizes = sizes
+
+    def _levels(self, index):
+        return self.sizes
+
+    def _read(self, index, level, origin, size):
+        return np.full((*size, 1), level, "uint8")
+
+
+@pytest.fixture
+def image(rng):
+    return draw_images(rng, [(40, 50)], 3, "uint8")[0]
+
+
+def test_a_format_of_ones_own_is_two_methods(image, rng):
+    with OneImage(image) as source:
+        check_windows(source, [image], rng)
+        assert source.read_view(0, (40, 50)).tolist() == image.tolist()
+
+
+def test_refuses_what_is_no_source(image):
+    with pytest.raises(TypeError, match="abstract"):
+        Source(["a"], 3, "uint8")
+    with pytest.raises(ValueError, match="`threads` must be an int of at least 1"):
+        OneImage(image, threads=0)
+    with pytest.raises(ValueError, match="`channels` must be an int of at least 1"):
+        OneImage(image[:, :, :0])
+
+
+# Views
+
+
+@pytest.mark.parametrize(
+    ("size", "level"),
+    [
+        ((100, 200), 0),
+        ((51, 1), 0),
+        ((1, 101), 0),
+        ((50, 100), 1),
+        ((26, 50), 0),
+        ((25, 50), 2),
+        ((25, 49), 1),
+        ((12, 25), 2),
+        (1, 2),
+    ],
+)
+def test_views_come_from_a_level_of_twice_the_size(size, level):
+    source = Levels([(100, 200), (50, 100), (25, 50)])
+    assert (source.read_view(0, size) == level).all()
+
+
+def test_a_level_little_larger_is_better_than_a_huge_one():
+    for height, level in ((800, 0), (802, 1), (9000, 1)):
+        source = Levels([(height, 2 * height), (110, 220)])
+        assert (source.read_view(0, (100, 200)) == level).all()
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(*[st.integers(1, 3000)] * 2, *[st.integers(1, 400)] * 2)
+def test_views_are_read_in_pieces_of_whole_tiles(height, width, rows, columns):
+    source = Levels([(height, width)])
+    source._block = lambda index, level: (rows, columns)
+    read = np.zeros((height, width), "uint8")
+    for top, left, piece_rows, piece_columns in source._strips(0, 0):
+        assert top % rows == 0
+        assert left % columns == 0
+        for start, length, tile, extent in (
+            (top, piece_rows, rows, height),
+            (left, piece_columns, columns, width),
+        ):
+            assert length % tile == 0 or start + length == extent
+        assert piece_rows * piece_columns <= 2**20
+        read[top : top + piece_rows, left : left + piece_columns] += 1
+    assert (read == 1).all()
+
+
+def test_memory_of_a_view_does_not_grow_with_the_image():
+    source = Levels([(2**16, 2**17)])
+    pieces = source._strips(0, 0)
+    assert max(rows * columns for _, _, rows, columns in pieces) <= 2**20
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        (np.zeros((4, 5, 2), "uint8"), r"uint8 of shape \(4, 5, 2\) there, expected"),
+        (np.zeros((4, 4, 3), "uint8"), r"expected uint8 of shape \(4, 5, 3\)"),
+        (np.zeros((4, 5, 3), "uint16"), "holds uint16 of shape"),
+        (np.zeros((4, 5, 3), ">u2"), "holds >u2 of shape"),
+        (None, "AttributeError"),
+    ],
+)
+def test_what_is_no_such_window_is_refused(image, window, message):
+    source = OneImage(image)
+    source._read = lambda *arguments: window
+    with pytest.raises(SourceError, match=rf"the image \(image 0\): .*{message}"):
+        source.read_patches([0], [(1, 2)], (4, 5))
+
+
+def test_errors_say_which_level_was_read():
+    source = Levels([(100, 200), (50, 100)])
+    source._read = lambda *arguments: 1 // 0
+    with pytest.raises(
+        SourceError, match=r"columns 0 to 100 of level 1 cannot be"
+    ) as e:
+        source.read_view(0, 10)
+    assert "ZeroDivisionError" in str(e.value)
+    assert isinstance(e.value.__cause__, ZeroDivisionError)
+
+
+def test_an_error_waits_for_the_other_windows(image):
+    source = OneImage(image, threads=4)
+    done = []
+
+    def read(index, level, origin, size):
+        if origin == (0, 0):
+            raise OSError("broken")
+        time.sleep(0.05)
+        done.append(origin)
+        return image[: size[0], : size[1]]
+
+    source._read = read
+    with source:
+        with pytest.raises(SourceError, match="broken"):
+            source.read_patches([0] * 9, [(row, row) for row in range(9)], 4)
+        assert len(done) == 8
+
+
+def test_errors_have_words():
+    assert describe_error(OSError("it is cut")) == "it is cut"
+    assert describe_error(OSError()) == "OSError"
+    assert describe_error(KeyError("a")) == "KeyError: 'a'"
+    assert describe_error(MemoryError()) == "MemoryError"
+
+
+# Closing and forking
+
+
+def test_closing_while_others_read_breaks_nothing(image, rng):
+    source = OneImage(image, threads=3)
+    stop = threading.Event()
+
+    def read(seed):
+        while not stop.is_set():
+            check_windows(source, [image], np.random.default_rng(seed))
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read, seed) for seed in range(3)]
+        try:
+            for _ in range(60):
+                source.close()
+        finally:
+            stop.set()
+        for reader in readers:
+            reader.result()
+    source.close()
+
+
+FORK = """
+import os, sys, threading
+import numpy as np
+from raw_files import RawSource
+source = RawSource(sys.argv[1:], threads=2)
+window = [0, 1, 0], [(0, 0), (3, 4), (1, 1)], 8
+here = source.read_patches(*window)
+held, go = threading.Event(), threading.Event()
+
+def hold():
+    lease = source._cache.acquire(sys.argv[1])
+    with source._lock, source._cache._lock, lease.opening:
+        held.set()
+        go.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if not child:
+    equal = False
+    try:
+        source.close()
+        equal = np.array_equal(source.read_patches(*window), here)
+        source.close()
+    finally:
+        os._exit(0 if equal else 1)
+status = os.waitpid(child, 0)[1]
+go.set()
+thread.join()
+np.testing.assert_array_equal(source.read_patches(*window), here)
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_reads_though_a_thread_held_the_locks(tmp_path, rng):
+    paths = write_all(tmp_path, draw_images(rng, [(20, 30), (10, 12)], 3, "uint8"))
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, *paths],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_source_in_use_pickles(tmp_path, rng):
+    images = draw_images(rng, [(20, 30)], 3, "uint8")
+    with RawSource(write_all(tmp_path, images), threads=2) as source:
+        check_windows(source, images, rng)
+        state = source.__getstate__()
+    assert not {"_lock", "_pool", "_cache"} & set(state)

@@ -1,0 +1,284 @@
+"""FileSource, by a format that is nothing but a line and pixels."""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from raw_files import HEADER, RawSource, write, write_all
+from source_contract import SourceContract, check_windows, draw_images, open_files
+
+from attention_sampling.data import SourceError
+from attention_sampling.data.files import Image
+
+
+@pytest.fixture
+def images(rng):
+    return draw_images(rng, [(20, 30), (10, 12), (25, 7)], 3, "uint8")
+
+
+@pytest.fixture
+def paths(tmp_path, images):
+    return write_all(tmp_path, images)
+
+
+class TestRawFiles(SourceContract):
+    dtypes = ("uint8", "float32")
+    channels = (2, 3)
+
+    def make(self, directory, images, **keywords):
+        return RawSource(write_all(directory, images), **keywords)
+
+
+class TestOneFileOpen(TestRawFiles):
+    def make(self, directory, images, **keywords):
+        return super().make(directory, images, max_open=1, **keywords)
+
+
+# Names
+
+
+def test_names_are_the_paths_as_given(paths, monkeypatch, tmp_path, images, rng):
+    monkeypatch.chdir(tmp_path)
+    source = RawSource(["0.raw", Path("1.raw"), str(paths[2])])
+    assert source.names == ("0.raw", "1.raw", str(paths[2]))
+    assert source.paths == tuple(map(str, paths))
+    monkeypatch.chdir("/")
+    check_windows(source, images, rng)
+
+
+def test_one_path_is_one_file(paths, images, rng):
+    for path in (paths[0], str(paths[0])):
+        check_windows(RawSource(path), images[:1], rng)
+
+
+def test_images_of_one_file_have_names_of_their_own(paths):
+    class Twice(RawSource):
+        def _describe(self, opened):
+            (image,) = super()._describe(opened)
+            rest = (image.levels, image.blocks, image.channels, image.dtype)
+            return [Image("first", *rest), Image(1, *rest), Image(2, *rest, "mine")]
+
+    source = Twice(paths[:1])
+    path = str(paths[0])
+    assert source.names == (f"{path}[first]", f"{path}[1]", "mine")
+    paths[0].unlink()
+    with pytest.raises(SourceError, match=r"0.raw\[2\] \(image 2\)"):
+        source.read_view(2, 1)
+
+
+# Files that do not open
+
+
+def spoil(paths, kind):
+    """Make the second of three files unfit, and return what is said about it."""
+    if kind == "text":
+        paths[1].write_text("no image at all")
+        return "invalid literal"
+    if kind == "gone":
+        paths[1].unlink()
+        return "No such file"
+    if kind == "directory":
+        paths[1].unlink()
+        paths[1].mkdir()
+        return "this is no file"
+    if kind == "channels":
+        write(paths[1], np.ones((4, 5, 2), "uint8"))
+        return "have 2 channels of uint8, those of .*0.raw 3 of uint8"
+    if kind == "dtype":
+        write(paths[1], np.ones((4, 5, 3), "uint16"))
+        return "have 3 channels of uint16, those of .*0.raw 3 of uint8"
+    if kind == "complex":
+        write(paths[1], np.ones((4, 5, 3), "complex64"))
+        return "must hold integers or floats.*complex64"
+    assert kind == "pixels"
+    write(paths[1], np.ones((0, 5, 3), "uint8"))
+    return "without pixels"
+
+
+KINDS = ("text", "gone", "directory", "channels", "dtype", "complex", "pixels")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_broken_files_are_refused(paths, kind):
+    message = spoil(paths, kind)
+    with pytest.raises(SourceError, match=rf"1\.raw: .*{message}"):
+        RawSource(paths)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_broken_files_are_left_out(paths, kind, images, rng, tmp_path):
+    message = spoil(paths, kind)
+    with RawSource(paths, on_error="skip") as source:
+        assert source.paths == (str(paths[0]), str(paths[2]))
+        ((path, reason),) = source.skipped
+        assert path == str(paths[1])
+        with pytest.raises(ValueError, match=message):
+            raise ValueError(reason)
+        check_windows(source, [images[0], images[2]], rng)
+        copy = pickle.loads(pickle.dumps(source))
+        assert copy.skipped == source.skipped
+    assert open_files(tmp_path) == []
+
+
+def test_all_files_broken(paths):
+    for path in paths:
+        path.write_text("x")
+    with pytest.raises(SourceError, match=r"None of 3 files can be read.*0\.raw: "):
+        RawSource(paths, on_error="skip")
+
+
+def test_a_file_without_images(paths):
+    class Empty(RawSource):
+        def _describe(self, opened):
+            return []
+
+    with pytest.raises(SourceError, match=r"0\.raw: the file holds no image"):
+        Empty(paths)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.raw")
+    with pytest.raises(SourceError, match="this is no file"):
+        RawSource(tmp_path / "pipe.raw")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_no_files(on_error):
+    with pytest.raises(ValueError, match="at least one image"):
+        RawSource([], on_error=on_error)
+
+
+def test_refuses_bad_arguments(paths):
+    with pytest.raises(ValueError, match="`on_error` must be one of 'raise', 'skip'"):
+        RawSource(paths, on_error="ignore")
+    with pytest.raises(ValueError, match="`max_open` must be an int of at least 1"):
+        RawSource(paths, max_open=0)
+    with pytest.raises(ValueError, match="`threads` must be an int of at least 1"):
+        RawSource(paths, threads=0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_after_an_error_no_more_files_are_looked_at(tmp_path, images, error):
+    looked = []
+
+    class Interrupted(RawSource):
+        def _default_threads(self):
+            return 1
+
+        def _open(self, path):
+            if looked:
+                time.sleep(0.02)  # as long as a file takes
+            looked.append(path)
+            raise error
+
+    paths = [write(tmp_path / f"{n}.raw", images[0]) for n in range(300)]
+    with pytest.raises((KeyboardInterrupt, SourceError)):
+        Interrupted(paths)
+    assert len(looked) < 300
+
+
+# Files that change in use
+
+
+def replace(path, image):
+    write(path.with_suffix(".new"), image)
+    os.replace(path.with_suffix(".new"), path)
+
+
+def rewrite(path, image):
+    with open(path, "r+b") as file:
+        file.seek(HEADER)
+        file.write(bytes(5))
+    os.utime(path, ns=(0, 12345))  # even within one tick of the clock
+
+
+def cut(path, image):
+    os.truncate(path, HEADER + 50)
+
+
+def append(path, image):
+    with open(path, "ab") as file:
+        file.write(b"more")
+
+
+@pytest.mark.parametrize("change", [replace, rewrite, cut, append])
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_file_changed_in_use_is_refused(paths, images, rng, change, opened, tmp_path):
+    with RawSource(paths) as source:
+        if opened:
+            check_windows(source, images, rng)
+        change(paths[1], images[1])
+        for _ in range(2):
+            with pytest.raises(SourceError) as caught:
+                source.read_patches([0, 1], [(0, 0), (2, 3)], 4)
+            for part in ("1.raw (image 1): rows 2 to 6", "has been changed", "again"):
+                assert part in str(caught.value)
+        assert not [target for target in open_files(tmp_path) if "1.raw" in target]
+        with pytest.raises(SourceError, match="has been changed"):
+            source.read_view(1, 2)
+        check_windows(source, images[:1], rng)
+
+
+def test_a_file_that_disappears_is_named(paths, images, rng, tmp_path):
+    with RawSource(paths) as source:
+        check_windows(source, images, rng)
+        content = paths[1].read_bytes()
+        paths[1].unlink()
+        with pytest.raises(SourceError, match=r"1.raw \(image 1\): rows 0.*No such"):
+            source.read_patches([1], [(0, 0)], 4)
+        assert not [target for target in open_files(tmp_path) if "1.raw" in target]
+        check_windows(source, images[:1], rng)
+        paths[1].write_bytes(content)  # another file of the same name
+        with pytest.raises(SourceError, match="has been changed"):
+            source.read_patches([1], [(0, 0)], 4)
+
+
+# More files than may be open
+
+
+def test_few_files_are_open_at_a_time(tmp_path, images):
+    paths = [write(tmp_path / f"{n}.raw", images[n % 3]) for n in range(40)]
+    with RawSource(paths, max_open=5, threads=4) as source:
+        for _ in range(2):
+            source.read_patches(np.arange(40), np.zeros((40, 2), int), 4)
+            assert 0 < len(open_files(tmp_path)) <= 5
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+import numpy as np
+from attention_sampling.data import SourceError
+from raw_files import RawSource
+paths = [sys.argv[1] + f"/{number}.raw" for number in range(1500)]
+source = RawSource(paths, max_open=16, threads=8)
+indices = np.random.default_rng(0).permutation(1500)
+patches = source.read_patches(indices, np.zeros((1500, 2), int), 2)
+np.testing.assert_array_equal(patches[:, 0, 0, 0], indices % 251)
+source = RawSource(paths, max_open=100)
+try:
+    source.read_patches(indices, np.zeros((1500, 2), int), 2)
+except SourceError as error:
+    print(error)
+"""
+
+
+def test_more_files_than_the_process_may_open(tmp_path):
+    pytest.importorskip("resource")
+    for number in range(1500):
+        write(tmp_path / f"{number}.raw", np.full((2, 2, 1), number % 251, "uint8"))
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Too many open files" in done.stdout
+    assert ".raw (image " in done.stdout

@@ -1,0 +1,391 @@
+"""Image files: modes, caches, and what is broken."""
+
+import io
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from source_contract import SourceContract, check_windows, draw_images
+
+import attention_sampling
+from attention_sampling.data import ImageFilesSource, SourceError
+from attention_sampling.data import image_files as image_files_module
+
+REPOSITORY = Path(attention_sampling.__file__).parents[1]
+SCENES = REPOSITORY.parent / "shared/data/gtsdb/images"
+needs_scenes = pytest.mark.skipif(not SCENES.is_dir(), reason=f"no scenes at {SCENES}")
+
+
+def write_png(path, image):
+    path.write_bytes(
+        imagecodecs.png_encode(
+            np.ascontiguousarray(image.squeeze(2) if image.shape[2] == 1 else image)
+        )
+    )
+    return path
+
+
+class TestImageFilesSource(SourceContract):
+    dtypes = ("uint8", "uint16")
+    channels = (1, 2, 4, 3)
+
+    def make(self, directory, images, **keywords):
+        paths = [write_png(directory / f"{i}.png", x) for i, x in enumerate(images)]
+        return ImageFilesSource(paths, **keywords)
+
+
+class TestImageFilesSourceOfTiff(SourceContract):
+    dtypes = ("float32", "int16")
+    channels = (1, 3)
+
+    def make(self, directory, images, **keywords):
+        paths = []
+        for number, image in enumerate(images):
+            paths.append(directory / f"{number}.tif")
+            photometric = "rgb" if image.shape[2] == 3 else "minisblack"
+            image = image if image.shape[2] == 3 else image[:, :, 0]
+            tifffile.imwrite(
+                paths[-1], image, photometric=photometric, planarconfig="contig"
+            ) if image.ndim == 3 else tifffile.imwrite(paths[-1], image)
+        return ImageFilesSource(paths, **keywords)
+
+
+@pytest.fixture
+def picture(rng):
+    return draw_images(rng, [(24, 40)], 3, "uint8")[0]
+
+
+def photo(height=256, width=400, seed=0):
+    """Return noise with edges: a JPEG of it is not trivial."""
+    rng = np.random.default_rng(seed)
+    steps = rng.integers(0, 255, (height // 8, width // 8, 3)).repeat(8, 0).repeat(8, 1)
+    noise = rng.integers(-20, 20, (height, width, 3))
+    return np.clip(steps + noise, 0, 255).astype("uint8")
+
+
+def encode_jpeg(image, **keywords):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "jpeg", **keywords)
+    return buffer.getvalue()
+
+
+def read_all(source, index=0):
+    return source.read_patches([index], [(0, 0)], source.shape(index)[:2])[0]
+
+
+# What Pillow decodes, and how
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "ppm", "webp", "gif", "tif", "png"])
+def test_reads_what_pillow_reads(tmp_path, picture, suffix):
+    path = tmp_path / "image.of.some.kind"
+    image = Image.fromarray(picture)
+    if suffix == "gif":
+        image = image.quantize(8)
+    image.save(path, {"tif": "tiff"}.get(suffix, suffix), lossless=True)
+    with ImageFilesSource(path) as source:
+        assert source.shape(0) == (24, 40, 3)
+        np.testing.assert_array_equal(
+            read_all(source), np.asarray(image.convert("RGB"))
+        )
+
+
+@pytest.mark.parametrize(
+    ("mode", "keywords", "expected"),
+    [
+        ("1", {}, "L"),
+        ("P", {}, "RGB"),
+        ("P", {"transparency": 3}, "RGBA"),
+        ("LA", {}, "LA"),
+        ("RGBA", {}, "RGBA"),
+    ],
+)
+def test_modes_of_png(tmp_path, picture, mode, keywords, expected):
+    path = tmp_path / "image.png"
+    image = Image.fromarray(picture).convert(mode)
+    image.save(path, **keywords)
+    with Image.open(path) as same:
+        converted = np.asarray(same.convert(expected)).reshape(24, 40, -1)
+    with ImageFilesSource(path) as source:
+        assert source.shape(0) == converted.shape
+        assert source.dtype == np.uint8
+        np.testing.assert_array_equal(read_all(source), converted)
+
+
+def test_orientation_in_exif_is_not_applied(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
+    with ImageFilesSource(tmp_path / "turned.png") as source:
+        assert source.shape(0) == (24, 40, 3)
+        np.testing.assert_array_equal(read_all(source), picture)
+
+
+def test_three_channels_of_everything(tmp_path, picture):
+    paths = []
+    for mode in ("RGB", "L", "LA", "RGBA", "1"):
+        paths.append(tmp_path / f"{mode}.png")
+        Image.fromarray(picture).convert(mode).save(paths[-1])
+    with ImageFilesSource(paths, channels=3) as source:
+        for index, path in enumerate(paths):
+            with Image.open(path) as image:
+                grey = image.mode in ("L", "LA", "1")
+                expected = np.asarray(image.convert("L" if grey else "RGB"))
+            if grey:
+                expected = np.stack([expected] * 3, axis=2)
+            assert source.shape(index) == (24, 40, 3)
+            np.testing.assert_array_equal(read_all(source, index), expected)
+
+
+def test_grey_among_colours_is_refused_or_left_out(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(picture[:, :, 0]).save(tmp_path / "b.png")
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    with pytest.raises(SourceError, match=r"b\.png: its images have 1 .*channels=3"):
+        ImageFilesSource(paths)
+    with ImageFilesSource(paths, on_error="skip") as source:
+        assert source.names == (str(paths[0]),)
+        assert source.skipped[0][0] == str(paths[1])
+
+
+@pytest.mark.parametrize("channels", [1, 4, "RGB"])
+def test_refuses_other_channels(tmp_path, channels):
+    with pytest.raises(ValueError, match="`channels` must be one of None, 3"):
+        ImageFilesSource(tmp_path / "a.png", channels=channels)
+
+
+# What cannot be read without loss
+
+
+def save_cmyk(path, picture):
+    Image.fromarray(picture).convert("CMYK").save(path, "jpeg")
+
+
+def save_animation(path, picture):
+    frames = [Image.fromarray(picture), Image.fromarray(255 - picture)]
+    frames[0].save(path, "gif", save_all=True, append_images=frames[1:])
+
+
+def save_postscript(path, picture):
+    Image.fromarray(picture).save(path, "eps")
+
+
+def save_jpeg_2000(path, picture):  # Pillow would drop 8 of 16 bits
+    Image.fromarray(picture).save(path, "jpeg2000")
+
+
+def save_text(path, picture):
+    path.write_text("no image")
+
+
+def save_nothing(path, picture):
+    path.write_bytes(b"")
+
+
+def save_header(path, picture):
+    Image.fromarray(picture).save(path, "png")
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def save_deep_ppm(path, picture):
+    path.write_bytes(b"P6 40 24 65535\n" + bytes(24 * 40 * 6))
+
+
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [
+        (save_cmyk, "colours are CMYK"),
+        (save_animation, "series of images"),
+        (save_postscript, "of an unknown format"),
+        (save_jpeg_2000, "the file is JPEG 2000"),
+        (save_text, "of an unknown format"),
+        (save_nothing, "of an unknown format"),
+        (save_header, "Truncated"),
+        (save_deep_ppm, "would be scaled. Store it as PNG"),
+    ],
+)
+def test_refuses_when_opened(tmp_path, picture, save, message):
+    path = tmp_path / "image.png"
+    save(path, picture)
+    with pytest.raises(SourceError, match=message) as caught:
+        ImageFilesSource(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_refuses_what_is_no_file(tmp_path):
+    with pytest.raises(SourceError, match="No such file"):
+        ImageFilesSource(tmp_path / "missing.png")
+    with pytest.raises(SourceError, match="no file"):
+        ImageFilesSource(tmp_path)
+
+
+def test_grey_ppm_of_16_bits(tmp_path, rng):
+    pixels = rng.integers(0, 2**16, (24, 40), dtype="uint16")
+    (tmp_path / "image").write_bytes(
+        b"P5 40 24 65535\n" + pixels.astype(">u2").tobytes()
+    )
+    with ImageFilesSource(tmp_path / "image") as source:
+        assert source.dtype == np.uint16
+        np.testing.assert_array_equal(read_all(source)[:, :, 0], pixels)
+
+
+def test_a_missing_library_is_no_fault_of_the_file(tmp_path, picture, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb")
+    write_png(tmp_path / "b.png", picture.astype("uint16"))
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    for name in ("a.tif", "b.png"):
+        for on_error in ("raise", "skip"):
+            with pytest.raises(ImportError, match=r"attention-sampling\[tiff\]"):
+                ImageFilesSource(tmp_path / name, on_error)
+
+
+# Opening is quick, and large images are no attack
+
+
+def write_huge_png(path, side=20000):
+    """Write the header of a PNG of 400 megapixels, larger than Pillow allows."""
+    header = b"IHDR" + side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    chunk = b"\x00\x00\x00\x0d" + header + zlib.crc32(header).to_bytes(4, "big")
+    data = b"\x00\x00\x00\x04IDATabcd" + zlib.crc32(b"IDATabcd").to_bytes(4, "big")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + data)
+
+
+def test_opening_reads_headers_alone_and_allows_large_images(tmp_path):
+    write_huge_png(tmp_path / "huge.png")
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ImageFilesSource(tmp_path / "huge.png", cache_bytes=2**31) as source:
+            assert source.shape(0) == (20000, 20000, 3)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_refuses_what_the_cache_cannot_keep(tmp_path):
+    write_huge_png(tmp_path / "huge.png")
+    with pytest.raises(SourceError, match=r"1200000000 bytes.*convert"):
+        ImageFilesSource(tmp_path / "huge.png")
+
+
+def test_keeps_decoded_images_up_to_a_limit(tmp_path, rng, monkeypatch):
+    images = draw_images(rng, [(20, 30)] * 3, 3, "uint8")
+    paths = [write_png(tmp_path / f"{i}.png", x) for i, x in enumerate(images)]
+    decoded = []
+
+    def decode(path):
+        decoded.append(Path(path).name)
+        return decode_image(path)
+
+    decode_image = image_files_module.decode_image
+    monkeypatch.setattr(image_files_module, "decode_image", decode)
+    with ImageFilesSource(paths, threads=1, cache_bytes=2 * 1800) as source:
+        assert decoded == []
+        for index in (0, 1, 0, 1, 2, 1, 2, 0):
+            source.read_patches([index] * 2, [(0, 0), (5, 5)], 4)
+        assert decoded == ["0.png", "1.png", "2.png", "0.png"]
+        check_windows(source, images, rng)
+
+
+# Broken files
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "jpeg", "tiff"])
+@pytest.mark.parametrize("share", [0.5, 0.98])
+def test_a_file_cut_off_is_an_error_when_it_is_read(tmp_path, suffix, share):
+    path = tmp_path / "cut.image"
+    Image.fromarray(photo()).save(path, suffix)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(SourceError) as caught:
+        read_first(path)
+    assert str(caught.value).startswith(str(path))
+    # The end of a TIFF tells where its pixels are: that is noticed when opened.
+    if suffix != "tiff":
+        assert "(image 0): rows 2 to 6, columns 3 to 7" in str(caught.value)
+
+
+def read_first(path):
+    with ImageFilesSource(path) as source:
+        source.read_patches([0], [(2, 3)], 4)
+
+
+def break_scan(data, fault):
+    start, middle = data.index(b"\xff\xda") + 14, len(data) // 2
+    noise = np.random.default_rng(0).integers(0, 255, 1000, dtype="uint8").tobytes()
+    assert start < middle - 1000
+    return {
+        "cut, with an end": data[:middle] + b"\xff\xd9",
+        "noise": data[:middle] + noise + data[middle + 1000 :],
+        "zeros": data[:middle] + bytes(1000) + data[middle + 1000 :],
+        "part left out": data[: middle - 1000] + data[middle + 1000 :],
+    }[fault]
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"progressive": True}, {"restart_marker_rows": 1}]
+)
+@pytest.mark.parametrize("fault", ["cut, with an end", "noise", "zeros"])
+def test_a_broken_scan_of_a_jpeg_is_an_error(tmp_path, form, fault):
+    path = tmp_path / "broken.jpg"
+    data = encode_jpeg(photo(), quality=90, **form)
+    path.write_bytes(break_scan(data, fault))
+    with Image.open(path) as image:
+        image.load()  # Pillow notices nothing
+    with ImageFilesSource(path) as source:
+        with pytest.raises(SourceError, match=r"broken\.jpg \(image 0\): rows 0 to 9"):
+            source.read_patches([0], [(0, 0)], 9)
+        with pytest.raises(SourceError, match=r"broken\.jpg \(image 0\)"):
+            source.read_view(0, 4)
+
+
+def test_noise_in_the_scan_is_found_in_nearly_all_jpegs(tmp_path):
+    found = 0
+    for seed in range(20):
+        path = tmp_path / f"{seed}.jpg"
+        path.write_bytes(break_scan(encode_jpeg(photo(seed=seed)), "noise"))
+        with ImageFilesSource(path) as source:
+            try:
+                source.read_view(0, 1)
+            except SourceError:
+                found += 1
+    assert found >= 18
+
+
+@pytest.mark.parametrize("form", ["RGB", "L", "progressive", "trailing", "odd header"])
+def test_a_whole_jpeg_is_what_pillow_decodes(tmp_path, form):
+    image = photo(96, 104)
+    image = image[:, :, 0] if form == "L" else image
+    data = encode_jpeg(image, progressive=form == "progressive")
+    if form == "trailing":
+        data += b"more, such as a film"
+    if form == "odd header":  # what some cameras write: an odd spectral selection
+        start = data.index(b"\xff\xda")
+        data = data[: start + 12] + b"\x00" + data[start + 13 :]
+    path = tmp_path / "image.jpg"
+    path.write_bytes(data)
+    with Image.open(path) as whole:
+        expected = np.asarray(whole).reshape(96, 104, -1)
+    with ImageFilesSource(path) as source:
+        assert source.shape(0) == expected.shape
+        np.testing.assert_array_equal(read_all(source), expected)
+
+
+# Real photographs
+
+
+@needs_scenes
+def test_windows_of_road_scenes_are_what_pillow_decodes(rng):
+    paths = sorted(SCENES.glob("*.jpg"))[:3]
+    images = []
+    for path in paths:
+        with Image.open(path) as image:
+            images.append(np.asarray(image))
+    with ImageFilesSource(paths) as source:
+        check_windows(source, images, rng, count=40)
+        for index, image in enumerate(images):
+            np.testing.assert_array_equal(read_all(source, index), image)

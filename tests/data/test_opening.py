@@ -1,0 +1,293 @@
+"""open_source: which files, in which order, and by which source."""
+
+import importlib.util
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import attention_sampling
+from attention_sampling.data import (
+    HDF5Source,
+    ImageFilesSource,
+    OpenSlideSource,
+    SourceError,
+    TiffSource,
+    open_source,
+    opening,
+)
+from attention_sampling.data.file_paths import find_files
+from attention_sampling.data.formats import find_format
+
+REPOSITORY = Path(attention_sampling.__file__).parents[1]
+DATA = REPOSITORY.parent / "shared/data"
+SLIDE = DATA / "slides/CMU-1-Small-Region.svs"
+needs_slide = pytest.mark.skipif(not SLIDE.is_file(), reason=f"no slide at {SLIDE}")
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write_image(path, shape=(30, 40, 3), kind="png"):
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    Image.fromarray(np.full(shape, 7, "uint8").squeeze()).save(path, kind)
+    return str(path)
+
+
+def write_tiff(path, **keywords):
+    image = np.full((64, 80, 3), 7, "uint8")
+    tifffile.imwrite(path, image, photometric="rgb", **keywords)
+    return str(path)
+
+
+def write_pyramid(path):
+    """Write a TIFF of strips whose smaller level is a SubIFD."""
+    image = np.full((64, 80, 3), 7, "uint8")
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(image, photometric="rgb", subifds=1)
+        writer.write(image[::2, ::2], photometric="rgb", subfiletype=1)
+    return str(path)
+
+
+def write_hdf5(path, userblock=0):
+    with h5py.File(path, "w", userblock_size=userblock) as file:
+        file["image"] = np.full((64, 80, 3), 7, "uint8")
+    return str(path)
+
+
+# By content
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (write_image, ImageFilesSource),
+        (lambda path: write_image(path, kind="jpeg"), ImageFilesSource),
+        (lambda path: write_image(path, kind="bmp"), ImageFilesSource),
+        (write_tiff, ImageFilesSource),
+        (lambda path: write_tiff(path, bigtiff=True), ImageFilesSource),
+        (lambda path: write_tiff(path, byteorder=">"), ImageFilesSource),
+        (lambda path: write_tiff(path, tile=(16, 16)), TiffSource),
+        (lambda path: write_tiff(path, tile=(16, 16), bigtiff=True), TiffSource),
+        (write_pyramid, TiffSource),
+        (write_hdf5, HDF5Source),
+        (lambda path: write_hdf5(path, userblock=1024), HDF5Source),
+    ],
+)
+def test_source_is_chosen_by_content(write, expected):
+    write("file.of.some.kind")
+    with open_source("file.of.some.kind") as source:
+        assert type(source) is expected
+        patch = source.read_patches([0], [(20, 20)], 4)
+    assert (patch == 7).all()
+
+
+@needs_slide
+def test_tiff_in_tiles_among_slides_is_read_as_one():
+    write_tiff("a.tif", tile=(16, 16))
+    with open_source(["a.tif", SLIDE]) as source:
+        assert type(source) is OpenSlideSource
+        assert len(source) == 2
+
+
+def test_on_error_reaches_the_source():
+    write_hdf5("a.h5")
+    with open_source("a.h5", on_error="raise", dataset="image") as source:
+        assert source.shape(0) == (64, 80, 3)
+
+
+def test_a_large_tiff_is_not_decoded_as_a_whole(monkeypatch):
+    write_tiff("a.tif")
+    monkeypatch.setattr(opening, "_LARGE_TIFF", 1000)
+    with open_source("a.tif") as source:
+        assert type(source) is TiffSource
+
+
+@needs_slide
+def test_a_slide_is_read_by_openslide_or_else_as_tiff(monkeypatch):
+    with open_source(SLIDE) as source:
+        assert type(source) is OpenSlideSource
+        by_openslide = source.read_patches([0], [(500, 700)], 50)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n: n != "openslide" and find_spec(n)
+    )
+    with open_source(SLIDE) as source:
+        assert type(source) is TiffSource
+        by_tifffile = source.read_patches([0], [(500, 700)], 50)
+    assert np.abs(by_openslide.astype(int) - by_tifffile).max() <= 3
+
+
+def test_keywords_are_those_of_the_source():
+    write_image("a.png", (30, 40))
+    with open_source("a.png", channels=3, threads=1) as source:
+        assert source.shape(0) == (30, 40, 3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'max_tiles'"):
+        open_source("a.png", max_tiles=3)
+    with pytest.raises(ValueError, match="`on_error` must be one of"):
+        open_source("a.png", on_error="ignore")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "bmp", "gif", "webp", "ppm"])
+def test_formats_by_their_first_bytes(kind):
+    names = {"webp": "WebP"}
+    assert find_format(write_image("x", kind=kind)) == names.get(kind, kind.upper())
+
+
+def test_other_formats_by_their_first_bytes():
+    for content, expected in [
+        (b"\0" * 128 + b"DICM", "DICOM"),
+        (b"ZISRAWFILE", "CZI"),
+        (b"RIFF\0\0\0\0WAVE", None),
+        (b"", None),
+        (b"a note", None),
+    ]:
+        Path("x").write_bytes(content)
+        assert find_format("x") == expected
+
+
+# Which files
+
+
+def test_directories_are_sorted_by_numbers_and_without_hidden_files():
+    for name in ("d/10.png", "d/9.png", "d/b2.png", "d/b10.png", "d/inside/1.png"):
+        write_image(name)
+    for name in ("d/.DS_Store", "d/Thumbs.db", "d/.hidden.png", "d/desktop.ini"):
+        Path(name).write_text("x")
+    expected = [f"d/{name}.png" for name in ("9", "10", "b2", "b10")]
+    assert find_files("d") == expected
+    assert find_files(Path("d")) == expected
+    with open_source("d") as source:
+        assert list(source.names) == expected
+
+
+def test_patterns_and_lists():
+    for name in ("d/2.png", "d/10.png", "d/e/3.png", "d/note.txt", "d/[1].png"):
+        write_image(name)
+    assert find_files("d/*[0-9].png") == ["d/2.png", "d/10.png"]
+    assert find_files("d/**/[0-9]*.png") == ["d/2.png", "d/10.png", "d/e/3.png"]
+    assert find_files("d/[1].png") == ["d/[1].png"]
+    # As they are given: labels may belong to them. Each once.
+    assert find_files(["d/10.png", "d/e", "d/2.png", "d/10.png"]) == [
+        "d/10.png",
+        "d/e/3.png",
+        "d/2.png",
+    ]
+    os.rename("d", "[d]")
+    assert len(find_files("[d]")) == 4
+
+
+def test_parts_of_a_mrxs_slide_are_left_out():
+    write_image("s/a.mrxs", kind="jpeg")
+    for name in ("s/a/Slidedat.ini", "s/a/Data0000.dat", "s/b/other.dat"):
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        Path(name).write_text("x")
+    assert find_files("s/**/*") == ["s/a.mrxs", "s/b/other.dat"]
+    # No image of its own, although it is a JPEG.
+    with pytest.raises(SourceError, match=r"a\.mrxs"):
+        open_source("s/a.mrxs")
+
+
+@pytest.mark.parametrize("paths", ["none/*.png", "empty", "only_hidden", []])
+def test_no_files_at_all(paths):
+    os.mkdir("empty")
+    os.mkdir("only_hidden")
+    Path("only_hidden/.note").write_text("x")
+    received = repr(paths) if paths else "none"
+    with pytest.raises(SourceError, match=f"Received: {re.escape(received)}"):
+        open_source(paths)
+
+
+def test_a_path_that_is_not_there():
+    with pytest.raises(SourceError, match=r"missing\.png: there is no such file"):
+        open_source("missing.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are Unix'")
+def test_a_pipe_is_refused_and_not_waited_for():
+    os.mkfifo("pipe")
+    with pytest.raises(SourceError, match="pipe: this is no file"):
+        open_source("pipe")
+
+
+# One kind
+
+
+def test_a_stray_text_file_is_refused_or_left_out():
+    write_image("d/b.png")
+    Path("d/README").write_text("what the images show")
+    with pytest.raises(SourceError, match=r'd/README: this is no .* on_error="skip"'):
+        open_source("d")
+    with open_source("d", on_error="skip") as source:
+        assert source.names == ("d/b.png",)
+        assert source.skipped == (("d/README", "this is no image of a known format"),)
+        assert pickle.loads(pickle.dumps(source)).skipped == source.skipped
+    Path("d/b.png").unlink()
+    with pytest.raises(SourceError, match="d/README: this is no"):
+        open_source("d", on_error="skip")
+
+
+def test_the_first_file_tells_the_kind_of_all():
+    os.mkdir("d")
+    write_image("d/a.png")
+    write_hdf5("d/b.h5")
+    write_image("d/c.png", (30, 40))
+    write_tiff("d/d.tif", tile=(16, 16))
+    write_tiff("d/e.tif")
+    with pytest.raises(SourceError, match=r"b\.h5: its kind is HDF5, that of d/a\.png"):
+        open_source("d")
+    with open_source("d", on_error="skip") as source:
+        assert source.names == ("d/a.png", "d/e.tif")
+        assert [Path(path).name for path, _ in source.skipped] == [
+            "b.h5",
+            "d.tif",
+            "c.png",
+        ]
+
+
+@pytest.mark.parametrize("tiled", ["a.tif", "b.tif"])
+def test_tiff_with_and_without_tiles_go_together(tiled):
+    for name in ("a.tif", "b.tif"):
+        write_tiff(name, **({"tile": (16, 16)} if name == tiled else {}))
+    with open_source("*.tif") as source:
+        assert type(source) is TiffSource
+        assert len(source) == 2
+
+
+@needs_slide
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_a_slide_cut_off_is_an_error_or_left_out(share):
+    data = SLIDE.read_bytes()
+    Path("a.svs").write_bytes(data[: int(share * len(data))])
+    Path("b.svs").write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.svs: "):
+        open_source("*.svs")
+    with open_source("*.svs", on_error="skip") as source:
+        assert type(source) is OpenSlideSource
+        assert source.names == ("b.svs",)
+        assert source.skipped[0][0] == "a.svs"
+
+
+# Starting fast
+
+
+def test_opening_images_loads_no_network():
+    write_image("a.png")
+    code = (
+        "import sys; from attention_sampling.data import open_source\n"
+        "open_source('a.png').read_view(0, 1)\n"
+        "loaded = {'keras', 'tensorflow', 'skimage', 'h5py'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -1,0 +1,292 @@
+"""Slides: levels, backgrounds, one decoding against the other, broken slides."""
+
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from source_contract import SourceContract, check_windows, draw_images, open_files
+
+import attention_sampling
+from attention_sampling.data import OpenSlideSource, SourceError, TiffSource
+
+REPOSITORY = Path(attention_sampling.__file__).parents[1]
+SLIDE = REPOSITORY.parent / "shared/data/slides/CMU-1-Small-Region.svs"
+needs_slide = pytest.mark.skipif(not SLIDE.is_file(), reason=f"no slide at {SLIDE}")
+TILED = {"tile": (64, 48), "photometric": "rgb", "metadata": None}
+
+
+def write(path, *levels, **keywords):
+    """Write the levels of an image as a TIFF file that openslide reads."""
+    with tifffile.TiffWriter(path) as file:
+        for level in levels:
+            kind = 0 if level is levels[0] else 1
+            options = {"compression": "deflate", "subfiletype": kind} | TILED | keywords
+            file.write(level, **options)
+    return path
+
+
+class TestOpenSlideSource(SourceContract):
+    def make(self, directory, images, **keywords):
+        paths = [write(directory / f"{i}.tif", image) for i, image in enumerate(images)]
+        return OpenSlideSource(paths, **keywords)
+
+
+# Levels
+
+
+def test_views_use_the_level_that_suffices(tmp_path):
+    sizes = ((400, 600), (200, 300), (100, 150))
+    levels = [np.full((*size, 3), 9 * n, "uint8") for n, size in enumerate(sizes)]
+    with OpenSlideSource(write(tmp_path / "a.tif", *levels)) as source:
+        assert source.levels(0) == sizes
+        assert source._block(0, 2) == (64, 48)
+        for size, level in [
+            ((10, 10), 2),
+            ((100, 150), 2),
+            ((101, 150), 0),
+            ((60, 80), 1),
+            ((200, 300), 1),
+            ((10, 301), 0),
+            ((400, 600), 0),
+        ]:
+            assert (source.read_view(0, size) == 9 * level).all(), size
+        assert (source.read_patches([0], [(50, 50)], 30) == 0).all()
+
+
+def test_windows_of_a_level_are_exact(tmp_path, rng):
+    levels = draw_images(rng, [(600, 800), (300, 400), (75, 100)], 3, "uint8")
+    with OpenSlideSource(write(tmp_path / "a.tif", *levels)) as source:
+        for number, level in enumerate(levels):
+            for row, column in rng.integers(0, (30, 50), (40, 2)).tolist():
+                window = source._read(0, number, (row, column), (45, 50))
+                expected = level[row : row + 45, column : column + 50]
+                np.testing.assert_array_equal(window, expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_windows_of_a_level_smaller_by_no_whole_factor(tmp_path, monkeypatch, axis):
+    # A slope of 0.3 a pixel of full resolution: by so much a window may be lower.
+    size, origins = [403, 403], [(0, 0), (1, 1), (97, 98), (128, 64), (161, 160)]
+    size[axis], small_size = 801, [201, 201]
+    small_size[axis] = 400
+    place = np.indices((*size, 3))[axis]
+    image = np.rint(place * 0.3).astype("uint8")
+    small = image[1::2, 1::2][: small_size[0], : small_size[1]]
+    with OpenSlideSource(write(tmp_path / "a.tif", image, small)) as source:
+        assert source.levels(0) == (tuple(size), tuple(small_size))
+        for row, column in [*origins, (small_size[0] - 40, small_size[1] - 40)]:
+            window = source._read(0, 1, (row, column), (40, 40))
+            expected = small[row : row + 40, column : column + 40]
+            difference = window.astype("float32") - expected
+            assert -0.35 < difference.mean() < 0.05
+            # The last pixels are as opaque as the others.
+            assert np.abs(difference).max() <= 1
+        whole = source.read_view(0, (67, 67))
+        monkeypatch.setattr("attention_sampling.data.base._STRIP_PIXELS", 64 * 64)
+        pieces = source.read_view(0, (67, 67))
+    assert np.abs(whole - pieces).max() < 0.7
+    assert abs((whole - pieces).mean()) < 0.3
+
+
+# Backgrounds
+
+
+def test_what_was_not_scanned_has_the_background(tmp_path, rng, monkeypatch):
+    image = draw_images(rng, [(90, 70)], 3, "uint8")[0]
+    opacity = np.full((90, 70, 1), 255, "uint8")
+    opacity[:40], opacity[40:50] = 0, 128
+    # Colours in TIFF are stored times their opacity, as they are here.
+    stored = np.where(opacity == 0, 0, np.minimum(image, opacity)).astype("uint8")
+    stored = np.concatenate([stored, opacity], axis=2)
+    path = write(tmp_path / "a.tif", stored, extrasamples=["assocalpha"])
+
+    def check(background):
+        with OpenSlideSource(path) as source:
+            whole = source.read_patches([0], [(0, 0)], (90, 70))[0]
+        assert (whole[:40] == background).all()
+        np.testing.assert_array_equal(whole[50:], image[50:])
+        expected = stored[40:50, :, :3] + np.array(background) * (127 / 255)
+        assert np.abs(whole[40:50] - expected).max() <= 1.5
+
+    check((255, 255, 255))
+    monkeypatch.setattr(
+        openslide.OpenSlide,
+        "properties",
+        property(lambda slide: {"openslide.background-color": "10FF02"}),
+    )
+    check((16, 255, 2))
+
+
+# A real slide
+
+
+@needs_slide
+def test_windows_of_a_real_slide_are_those_of_its_decoding(rng):
+    with openslide.OpenSlide(SLIDE) as slide:
+        whole = slide.read_region((0, 0), 0, slide.dimensions)
+        decoded = np.asarray(whole.convert("RGB"))
+    with OpenSlideSource(SLIDE, threads=2) as source:
+        assert source.levels(0) == ((2967, 2220),)
+        assert source._block(0, 0) == (240, 240)
+        check_windows(source, [decoded], rng, count=40)
+        view = source.read_view(0, (100, 80))
+        patches = source.read_patches([0, 0], [(2900, 2200), (700, 800)], 100)
+    np.testing.assert_array_equal(patches[0][:67, :20], decoded[2900:, 2200:])
+    np.testing.assert_array_equal(patches[1], decoded[700:800, 800:900])
+    with TiffSource(SLIDE) as source:
+        check_windows(source, [decoded], rng, count=40)
+        np.testing.assert_array_equal(source.read_view(0, (100, 80)), view)
+
+
+# Broken slides
+
+
+def spoil(path, tile):
+    """Overwrite the beginning of a tile."""
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[tile]
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 40)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_broken_tile_spoils_its_windows_only(tmp_path, rng, threads):
+    images = draw_images(rng, [(192, 144)], 3, "uint8")
+    path = write(tmp_path / "a.tif", images[0])  # three by three tiles
+    spoil(path, tile=4)
+    origins = [(0, 0), (60, 40), (128, 96), (70, 60), (0, 100)]
+    with OpenSlideSource(path, threads=threads) as source:
+        for _ in range(2):
+            with pytest.raises(SourceError) as caught:
+                source.read_patches([0] * 5, origins, 9)
+            message = str(caught.value)
+            assert message.startswith(f"{path} (image 0): rows 60 to 69, columns 40")
+            with pytest.raises(SourceError, match="rows 70 to 79, columns 60 to 69"):
+                source.read_patches([0], [(70, 60)], 9)
+            assert len(source._cache) == 0  # the slide that failed is opened anew
+            for row, column in [(0, 0), (128, 96), (0, 100)]:
+                patch = source.read_patches([0], [(row, column)], 9)[0]
+                expected = images[0][row : row + 9, column : column + 9]
+                np.testing.assert_array_equal(patch, expected)
+        with pytest.raises(SourceError, match="rows 0 to 192, columns 0 to 144"):
+            source.read_view(0, 5)
+    assert open_files(tmp_path) == []
+
+
+def test_a_window_does_not_fail_for_an_error_of_another(tmp_path, rng):
+    images = draw_images(rng, [(192, 144)], 3, "uint8")
+    path = write(tmp_path / "a.tif", images[0])
+    spoil(path, tile=8)
+    with OpenSlideSource(path) as source, source._cache.lease(str(path)) as opened:
+        opened.read(0, (0, 0), (10, 10))
+        with pytest.raises(openslide.OpenSlideError):
+            opened.read(0, (130, 100), (10, 10))
+        with pytest.raises(openslide.OpenSlideError):
+            opened.read(0, (0, 0), (10, 10))  # this slide reads no more
+        patch = source.read_patches([0], [(0, 0)], 100)[0]
+        np.testing.assert_array_equal(patch, images[0][:100, :100])
+
+
+def refuse(path, match):
+    with pytest.raises(SourceError, match=match) as caught:
+        OpenSlideSource(path)
+    assert str(path) in str(caught.value)
+    assert open_files(path.parent) == []
+
+
+@needs_slide
+def test_a_slide_cut_in_half_is_refused(tmp_path):
+    path = tmp_path / "half.svs"
+    path.write_bytes(SLIDE.read_bytes()[: SLIDE.stat().st_size // 2])
+    refuse(path, "half.svs: ")
+    with OpenSlideSource([path, SLIDE], on_error="skip") as source:
+        assert source.paths == (str(SLIDE),)
+        assert [name for name, _ in source.skipped] == [str(path)]
+
+
+def test_other_files_are_refused(tmp_path, rng):
+    path = tmp_path / "text.svs"
+    path.write_text("This is no slide. " * 50)
+    refuse(path, "OpenSlideUnsupportedFormatError")
+    path.write_bytes(b"")
+    refuse(path, "OpenSlideUnsupportedFormatError")
+    strips = tmp_path / "strips.tif"
+    tifffile.imwrite(strips, draw_images(rng, [(50, 40)], 3, "uint8")[0])
+    refuse(strips, "OpenSlideUnsupportedFormatError")
+    with pytest.raises(SourceError, match=r"missing\.svs"):
+        OpenSlideSource(tmp_path / "missing.svs")
+
+
+def test_a_tile_beyond_the_end(tmp_path, rng):
+    images = draw_images(rng, [(192, 144), (64, 48)], 3, "uint8")
+    path = write(tmp_path / "a.tif", *images)
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags["TileOffsets"].valueoffset
+    with open(path, "r+b") as file:
+        file.seek(place + 8 * 4)
+        file.write(struct.pack("<I", 2**31))
+    with OpenSlideSource(path) as source:  # openslide looks at tiles when it reads
+        patch = source.read_patches([0], [(3, 4)], 20)[0]
+        np.testing.assert_array_equal(patch, images[0][3:23, 4:24])
+        with pytest.raises(SourceError, match=r"a\.tif .image 0.: rows 170 to 190"):
+            source.read_patches([0], [(170, 100)], 20)
+
+
+def test_a_file_cut_off_is_refused(tmp_path, rng):
+    path = write(tmp_path / "a.tif", draw_images(rng, [(192, 144)], 3, "uint8")[0])
+    whole = path.read_bytes()
+    for length in (3, 8, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refuse(path, "OpenSlide[a-zA-Z]*Error")
+
+
+def test_bogus_extents(tmp_path, rng):
+    path = write(tmp_path / "a.tif", draw_images(rng, [(192, 144)], 3, "uint8")[0])
+    with tifffile.TiffFile(path) as file:
+        places = [file.pages[0].tags[code].offset for code in (256, 257)]
+    with open(path, "r+b") as file:
+        for place in places:
+            file.seek(place + 2)
+            file.write(struct.pack("<HII", 4, 1, 2**31 - 16))
+    with pytest.raises(SourceError, match=r"a\.tif"), OpenSlideSource(path) as source:
+        source.read_patches([0], [(10**9, 10**9)], 20)
+
+
+# Open files, the library
+
+
+def test_keeps_no_more_slides_open_than_it_may(tmp_path, rng):
+    images = draw_images(rng, [(80, 90)] * 6, 3, "uint8")
+    paths = [write(tmp_path / f"{i}.tif", image) for i, image in enumerate(images)]
+    for threads in (1, 4):
+        with OpenSlideSource(paths, max_open=2, threads=threads) as source:
+            assert len(source._cache) == 0
+            check_windows(source, images, rng, count=48)
+            # openslide itself may close files between two readings.
+            assert len(source._cache) == 2
+            assert len(set(open_files(tmp_path))) <= 2
+        assert open_files(tmp_path) == []
+
+
+def test_slides_share_one_cache_of_tiles(tmp_path, rng, monkeypatch):
+    images = draw_images(rng, [(80, 90)] * 3, 3, "uint8")
+    paths = [write(tmp_path / f"{i}.tif", image) for i, image in enumerate(images)]
+    caches = []
+    monkeypatch.setattr(
+        openslide.OpenSlide, "set_cache", lambda slide, cache: caches.append(cache)
+    )
+    with OpenSlideSource(paths) as source:
+        check_windows(source, images, rng)
+    assert len(caches) == 3
+    assert len(set(map(id, caches))) == 1
+
+
+def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(ImportError, match=r"openslide .*attention-sampling\[slides\]"):
+        OpenSlideSource(tmp_path / "a.svs")
