@@ -30,6 +30,7 @@ _MODULE_OF = {
     "SamplingMetrics": "layers",
     "UnfoldPatches": "layers",
     "attention_sampling": "pipeline",
+    "bind_source": "binding",
     "extract_patches": "windows",
     "multinomial_entropy": "regularizers",
 }

@@ -35,6 +35,7 @@ def attention_sampling(
     proposal_mix: float = 0.5,
     self_normalize: bool = True,
     metrics: bool = False,
+    source: Any = None,
 ) -> Callable[[Any], list[Any]]:
     """Stack attention network, sampling, feature network and expectation.
 
@@ -76,11 +77,15 @@ def attention_sampling(
             much less variance.
         metrics: report entropy of the attention, mass of the drawn cells and effective
             sample size while training. See ``SamplingMetrics``.
+        source: ``attention_sampling.data.Source`` to read the patches from, so that the
+            images stay on disk and may differ in size. Not saved with the model:
+            ``bind_source``.
 
     Returns:
         Callable from ``[x_low, x_high]``, views (batch, low_height, low_width, channels)
-        and images (batch, height, width, channels), to ``[features, attention,
-        patches]``: the estimated feature (batch, dim), the attention map (batch, rows,
+        and images (batch, height, width, channels), or with a source ``[x_low, index]``,
+        views and int numbers of images (batch,), to ``[features, attention, patches]``:
+        the estimated feature (batch, dim), the attention map (batch, rows,
         columns), and the patches (batch, n_patches, patch_height, patch_width,
         channels) in the dtype of ``x_high``, ``predict_samples`` times as many outside
         training. In a subclassed model keep it as an attribute, so that Keras tracks
@@ -88,7 +93,7 @@ def attention_sampling(
         other outputs of the model's ``SamplePatches`` layer.
 
     Raises:
-        TypeError: ``proposal`` cannot be called.
+        TypeError: ``proposal`` cannot be called; ``source`` is no source.
         ValueError: ``patch_size`` is None and ``feature`` has no fixed input size;
             arguments or shapes that ``SamplePatches`` or ``Expectation`` refuse.
 
@@ -142,6 +147,7 @@ def attention_sampling(
         seed=seed,
         return_origins=True,
         proposal_mix=proposal_mix,
+        source=source,
         **draws,
     )
     expectation = Expectation(
@@ -155,7 +161,9 @@ def attention_sampling(
         feature,
         sample_patches,
         expectation,
-        FullExpectation(feature, patch_size, expectation, receptive_field)
+        FullExpectation(
+            feature, patch_size, expectation, receptive_field, source=source
+        )
         if of_all
         else None,
         proposal,
@@ -198,7 +206,7 @@ class _AttentionSampling(keras.layers.Layer):
     def __call__(self, inputs: Any) -> list[Any]:
         x_low, x_high = check_inputs(inputs, "x_low", "x_high")
         check_images("x_low", x_low.shape)
-        check_images("x_high", x_high.shape)
+        self.sample_patches.extract_patches.check_images(tuple(x_high.shape))
         attention_map = self.attention(x_low)
         if self.regularize is not None:
             attention_map = self.regularize(attention_map)

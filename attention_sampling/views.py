@@ -1,13 +1,160 @@
-"""tf.data datasets of low-resolution views beside their full-resolution images."""
+"""tf.data datasets of low-resolution views, with what the patches are taken from."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+from attention_sampling.checks import check_count, check_pair
+from attention_sampling.data import Source
+from attention_sampling.data.image_order import choose_images, image_order
+from attention_sampling.data.view_cache import view_reader
 
 # What tf.io decodes inside the graph; the rest goes through Pillow.
 _TENSORFLOW_FORMATS = {".jpeg", ".jpg", ".png"}
+
+
+def view_dataset(
+    source: Source,
+    size: int | tuple[int, int],
+    labels: Any = None,
+    batch_size: int = 32,
+    shuffle: bool = False,
+    seed: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    indices: Any = None,
+    shard: tuple[int, int] | None = None,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Read low-resolution views of images that stay on disk.
+
+    For models that read their patches on demand, ``attention_sampling(source=...)``:
+    beside each view there is the number of its image. Views are read in parallel while
+    the model trains; only the batches about to be used are in memory.
+
+    There is no ``augment``: patches are read from the images as they are on disk, so
+    that attention on a flipped view would fetch patches from elsewhere.
+
+    Args:
+        source: images, such as ``attention_sampling.data.open_source`` gives.
+        size: height and width of the views in pixels, one int or two; each pixel is
+            the mean of the area it covers.
+        labels: one entry for each image of the source, whatever ``indices`` and
+            ``shard`` leave of it: array-like (count, ...) of numbers.
+        batch_size: images a batch; the last batch may be smaller.
+        shuffle: whether to shuffle all images anew for every epoch.
+        seed: int for the same orders every time, whatever the global seeds; None for
+            others, unless ``keras.utils.set_random_seed`` was called.
+        cache: None to read each view in every epoch. ``"memory"`` to keep views for as
+            long as the dataset lives, height * width * channels * 4 bytes each. A
+            directory to keep them there, for later runs and for several processes:
+            views of a file that was changed since are made anew. A directory needs a
+            source whose images are in files.
+        indices: (chosen,) numbers of the images to go through, such as the training
+            part of a split; None for all.
+        shard: (workers, number of this worker) to go through one worker's part: the
+            parts have no image in common, are all images together, and stay the same
+            in every epoch. tf.distribute does not divide such a dataset again.
+        drop_remainder: whether to leave a smaller last batch out.
+
+    Returns:
+        Dataset of ``((views, index), labels)``: (batch, height, width, channels)
+        float32 on the scale of the images, (batch,) int32 numbers in the source, and
+        (batch, ...) of the dtype of ``labels``. Without labels, of ``((views, index),)``,
+        which ``model.predict`` takes for inputs alone. Call ``model.fit`` with
+        ``shuffle=False``, or Keras warns that it leaves the order to the dataset.
+
+        An image that cannot be read ends the iteration with a
+        ``tf.errors.UnknownError`` that holds the text of the ``SourceError``.
+
+    Raises:
+        OSError: the directory of the cache cannot be made.
+        TypeError: no source; a directory for a source that is not in files.
+        ValueError: labels that are no numbers or not one for each image; a view larger
+            than an image; wrong ``indices``, ``shard`` or ``seed``; no whole batch.
+
+    Example:
+
+    >>> from attention_sampling.data import ArraySource
+    >>> source = ArraySource(np.zeros((5, 60, 80, 3), "uint8"))
+    >>> dataset = view_dataset(source, (6, 8), [0, 1, 2, 3, 4], batch_size=2)
+    >>> len(dataset)
+    3
+    >>> for (view, index), label in view_dataset(source, 6, range(5), indices=[3, 1]):
+    ...     print(view.shape, index.numpy(), label.numpy())
+    (2, 6, 6, 3) [3 1] [3 1]
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 3.3, V(x, s).
+    """
+    if not isinstance(source, Source):
+        raise TypeError(
+            "`source` must be a Source: attention_sampling.data.open_source makes one of "
+            f"files, ArraySource of arrays. Received: source of {type(source)}"
+        )
+    height, width = check_pair("size", size)
+    numbers = choose_images(len(source), indices, shard)
+    check_count("batch_size", batch_size, smallest=1)
+    _check_views(source, (height, width), numbers)
+    if drop_remainder and len(numbers) < batch_size:
+        raise ValueError(
+            "With `drop_remainder`, there must be at least one whole batch. Received: "
+            f"batch_size={batch_size}, {len(numbers)} images"
+        )
+    if labels is not None:
+        labels = _check_labels(labels, len(source))
+    next_epoch = image_order(numbers, shuffle, seed)
+    read_view = view_reader(source, (height, width), cache)
+
+    def order(_: Any) -> tf.data.Dataset:
+        epoch = tf.numpy_function(next_epoch, [], tf.int32)
+        return tf.data.Dataset.from_tensor_slices(
+            tf.ensure_shape(epoch, (len(numbers),))
+        )
+
+    def read(index: Any) -> Any:
+        view = tf.numpy_function(lambda i: read_view(int(i)), [index], tf.float32)
+        inputs = tf.ensure_shape(view, (height, width, source.channels)), index
+        return (inputs,) if labels is None else (inputs, tf.gather(labels, index))
+
+    # The order comes first: what is shuffled are numbers, not views.
+    dataset = tf.data.Dataset.from_tensors(0).flat_map(order)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(numbers)))
+    dataset = dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+    if shard is not None:
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.OFF
+        )
+        dataset = dataset.with_options(options)
+    return dataset.prefetch(1)
+
+
+def _check_views(source: Source, size: tuple[int, int], numbers: Any) -> None:
+    """Refuse images smaller than their views before any is read."""
+    for number in numbers:
+        extents = source.levels(number)[0]
+        if size[0] > extents[0] or size[1] > extents[1]:
+            raise ValueError(
+                "The view must not be larger than the image. Received: "
+                f"size={size}, image {number}, {source.names[number]!r}, of {extents}"
+            )
+
+
+def _check_labels(labels: Any, count: int) -> Any:
+    """Return labels as a tensor of one entry for each image of a source."""
+    labels = np.asarray(labels)
+    if labels.shape[:1] != (count,) or labels.dtype.kind not in "biuf":
+        raise ValueError(
+            "`labels` must be numbers, one entry for each image of the source, "
+            f"{count} of them, also if `indices` or `shard` choose some. Received: "
+            f"labels of shape {labels.shape}, {labels.dtype}"
+        )
+    return tf.constant(labels)
 
 
 def view_and_image_dataset(

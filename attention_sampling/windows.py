@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 
@@ -81,12 +82,59 @@ def _axis_origins(
             ops.cast(extent, "int64") for extent in (attention, low, high)
         )
         cell = ops.arange(attention, dtype="int64")
+    return ops.cast(
+        _origin(cell, attention, low, high, patch, receptive_field), "int32"
+    )
+
+
+def window_origins_by_image(
+    cells: npt.NDArray[Any],
+    attention_size: tuple[int, int],
+    low_size: tuple[int, int],
+    high_sizes: npt.NDArray[Any],
+    patch_size: tuple[int, int],
+    receptive_field: int = 0,
+) -> npt.NDArray[np.int32]:
+    """Place the windows in images of different sizes, in NumPy.
+
+    Args:
+        cells: (batch, n_patches) int array, flat indices into rows x columns.
+        attention_size: (rows, columns) of the attention map.
+        low_size: (height, width) of the views, in pixels.
+        high_sizes: (batch, 2) int array, height and width of each image in pixels.
+        patch_size: (height, width) of the windows, in full-resolution pixels.
+        receptive_field: as of ``window_origins``.
+
+    Returns:
+        (batch, n_patches, 2) array as of ``window_origins``.
+
+    Example:
+
+    >>> cells, sizes = np.array([[12], [12]]), np.array([[1000, 1000], [500, 2000]])
+    >>> window_origins_by_image(cells, (25, 25), (100, 100), sizes, (50, 50)).tolist()
+    [[[-5, 475]], [[-15, 975]]]
+    """
+    cells, sizes = cells.astype("int64"), high_sizes.astype("int64")
+    positions = (cells // attention_size[1], cells % attention_size[1])
+    axes = [
+        _origin(position, attention, low, high[:, None], patch, receptive_field)
+        for position, attention, low, high, patch in zip(
+            positions, attention_size, low_size, sizes.T, patch_size, strict=True
+        )
+    ]
+    return np.stack(axes, axis=-1).astype("int32")
+
+
+def _origin(
+    cell: Any, attention: Any, low: Any, high: Any, patch: int, receptive_field: int
+) -> Any:
+    """Return where along an axis the window of a cell begins, in 64-bit integers."""
     numerator = (
         receptive_field * high * attention
         + (2 * cell + 1) * ((low - receptive_field) * high)
         - patch * low * attention
     )
-    return ops.cast(_divide_half_even(numerator, 2 * low * attention), "int32")
+    return _divide_half_even(numerator, 2 * low * attention)
 
 
 def _divide_half_even(numerator: Any, denominator: Any) -> Any:

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from keras import ops
 
 from attention_sampling import extract_patches
-from attention_sampling.windows import cell_means, window_origins
+from attention_sampling.windows import (
+    cell_means,
+    window_origins,
+    window_origins_by_image,
+)
 
 BACKEND = keras.backend.backend()
 
@@ -109,6 +113,45 @@ def test_origins_are_exact_at_the_size_of_the_image():
     )  # fmt: skip
     attention, low, high, patch, cells, _ = geometry
     assert origins_of(cells, attention, low, high, patch) == exact_origins(*geometry)
+
+
+class TestByImage:
+    """In NumPy, of images of different sizes."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        geometries(), st.lists(st.tuples(*[st.integers(1, 300_000)] * 2), max_size=3)
+    )
+    @example(((3000, 2), (3000, 2), (299_999, 3), (2, 2), [0, 1, 2, 3, 5999], 0), [])
+    def test_origins_are_exact_in_every_image(self, geometry, others):
+        attention, low, high, patch, cells, receptive_field = geometry
+        sizes = [high, *others]
+        origins = window_origins_by_image(
+            np.array([cells] * len(sizes), "int32"),
+            attention, low, np.array(sizes, "int32"), patch, receptive_field,
+        )  # fmt: skip
+        assert origins.dtype == np.int32
+        assert origins.tolist() == [
+            exact_origins(attention, low, size, patch, cells, receptive_field)
+            for size in sizes
+        ]
+
+    def test_are_those_of_window_origins_in_each_image_alone(self, rng):
+        attention, low, patch = (7, 9), (21, 30), (50, 40)
+        cells = rng.integers(0, 63, (4, 6)).astype("int32")
+        sizes = np.array([(500, 300), (31, 2000), (50, 40), (1, 1)])
+        origins = window_origins_by_image(cells, attention, low, sizes, patch, 4)
+        for sample in range(4):
+            high = tuple(sizes[sample].tolist())
+            assert origins[sample].tolist() == origins_of(
+                cells[sample].tolist(), attention, low, high, patch, receptive_field=4
+            )
+
+    def test_every_sample_has_its_own_cells_and_size(self):
+        origins = window_origins_by_image(
+            np.array([[1], [2]]), (2, 2), (8, 8), np.array([(80, 40), (8, 800)]), (4, 4)
+        )
+        assert origins.tolist() == [[[18, 28]], [[4, 198]]]
 
 
 @pytest.mark.skipif(

@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
-from attention_sampling import windows
 from attention_sampling.checks import check_count, check_pair
 from attention_sampling.input_checks import check_inputs
 from attention_sampling.layers.expectation import Expectation
+from attention_sampling.layers.extract_patches import ExtractPatches
 from attention_sampling.layers.unfold_patches import UnfoldPatches, fold_patches
 
 _INPUTS = ("patches", "sampled_attention", "x_low", "x_high", "attention")
@@ -31,6 +31,7 @@ class FullExpectation(keras.layers.Layer):
         receptive_field: as of ``SamplePatches``.
         chunk_size: cells at a time, of each sample. Memory grows with it and not with
             the number of cells.
+        source: as of ``SamplePatches``.
 
     Input shape:
         ``[patches, sampled_attention, x_low, x_high, attention]`` as of
@@ -65,6 +66,7 @@ class FullExpectation(keras.layers.Layer):
         expectation=None,
         receptive_field=0,
         chunk_size=64,
+        source=None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -78,12 +80,14 @@ class FullExpectation(keras.layers.Layer):
         self.expectation = Expectation() if expectation is None else expectation
         self.receptive_field = check_count("receptive_field", receptive_field, 0)
         self.chunk_size = check_count("chunk_size", chunk_size, smallest=1)
+        self.extract_patches = ExtractPatches(self.patch_size, source)
         self.unfold = UnfoldPatches()
 
     def build(self, input_shape):
         check_inputs(input_shape, *_INPUTS, optional=_OPTIONAL)
         if not self.feature.built:
-            self.feature.build((None, *self.patch_size, input_shape[3][3]))
+            channels = self.extract_patches.check_images(tuple(input_shape[3]))
+            self.feature.build((None, *self.patch_size, channels))
         self.built = True
 
     def call(self, inputs, training=None):
@@ -101,11 +105,7 @@ class FullExpectation(keras.layers.Layer):
         batch, rows, columns = ops.shape(attention)
         dtype = keras.backend.result_type(attention.dtype, "float32")
         attention = ops.reshape(ops.cast(attention, dtype), (-1, rows * columns))
-        sizes = (
-            (rows, columns),
-            tuple(ops.shape(x_low)[1:3]),
-            tuple(ops.shape(x_high)[1:3]),
-        )
+        sizes = ((rows, columns), tuple(ops.shape(x_low)[1:3]))
 
         def add_chunk(number, total):
             cells = number * self.chunk_size + ops.arange(
@@ -114,11 +114,10 @@ class FullExpectation(keras.layers.Layer):
             inside = ops.cast(cells < rows * columns, dtype)
             cells = ops.minimum(cells, rows * columns - 1)
             shares = inside * ops.take(attention, cells, axis=1)
-            origins = windows.window_origins(
-                cells[None], *sizes, self.patch_size, self.receptive_field
+            cells = ops.broadcast_to(cells[None], (batch, self.chunk_size))
+            patches, _ = self.extract_patches.at_cells(
+                x_high, cells, *sizes, self.receptive_field
             )
-            origins = ops.broadcast_to(origins, (batch, self.chunk_size, 2))
-            patches = windows.extract_patches(x_high, origins, self.patch_size)
             features = self.feature(fold_patches(patches))
             features = ops.cast(self.unfold([features, shares]), dtype)
             shares = ops.reshape(shares, (-1, self.chunk_size, *[1] * len(trailing)))
@@ -131,7 +130,8 @@ class FullExpectation(keras.layers.Layer):
 
     def _feature_shape(self, x_high):
         """Return the shape of the feature of one patch."""
-        shape = (1, *self.patch_size, x_high[3])
+        channels = self.extract_patches.check_images(tuple(x_high))
+        shape = (1, *self.patch_size, channels)
         return tuple(self.feature.compute_output_shape(shape)[1:])
 
     def compute_output_spec(self, inputs, training=None):
@@ -153,6 +153,7 @@ class FullExpectation(keras.layers.Layer):
             "expectation": serialize(self.expectation),
             "receptive_field": self.receptive_field,
             "chunk_size": self.chunk_size,
+            "source": self.extract_patches.get_config()["source"],
         }
 
     @classmethod

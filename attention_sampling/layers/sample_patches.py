@@ -54,6 +54,8 @@ class SamplePatches(keras.layers.Layer):
             independent of the other. Must be that of ``Expectation``.
         proposal_mix: share of the saliency in the proposal, from 0 to 1, where training
             begins.
+        source: ``attention_sampling.data.Source`` to read the patches from; the images
+            then stay on disk. Not saved with the model: ``bind_source``.
 
     Input shape:
         ``[x_low, x_high, attention]``: views (batch, low_height, low_width, channels),
@@ -62,11 +64,12 @@ class SamplePatches(keras.layers.Layer):
         to 1 for each sample. Sizes may be None in a symbolic call. Optionally a fourth,
         the saliency of the view (batch, any height, any width), or the same with one
         channel, not negative, on any scale: it is averaged over each cell, or taken as
-        it is if it has the size of the attention map.
+        it is if it has the size of the attention map. With a source, the second is the
+        number of each image in it, (batch,) of an int dtype.
 
     Output shape:
         ``[patches, sampled_attention]``: (batch, n_patches, patch_height, patch_width,
-        channels) of the dtype of ``x_high`` and (batch, n_patches) float32, in drawing
+        channels) of the dtype of ``x_high`` or of the source, and (batch, n_patches) float32, in drawing
         order. With a saliency, ``sampled_proposal`` comes third, (batch, n_patches)
         float32, the probability with which each cell was proposed. With
         ``return_origins`` also (batch, n_patches, 2) int32, the row and
@@ -104,6 +107,7 @@ class SamplePatches(keras.layers.Layer):
         prediction="sample",
         predict_samples=1,
         proposal_mix=0.5,
+        source=None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -121,7 +125,7 @@ class SamplePatches(keras.layers.Layer):
         self._first_mix = self.proposal_mix
         self.mix = None
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.extract_patches = ExtractPatches(self.patch_size)
+        self.extract_patches = ExtractPatches(self.patch_size, source)
 
     @property
     def has_proposal(self):
@@ -175,18 +179,10 @@ class SamplePatches(keras.layers.Layer):
             salient = ops.reshape(salient, (-1, rows * columns))
             proposal = sampling.mix_proposal(attention, salient, self.mix)
         cells = self._choose(proposal, training)
-        origins = windows.window_origins(
-            cells,
-            (rows, columns),
-            low_size,
-            tuple(ops.shape(x_high)[1:3]),
-            self.patch_size,
-            self.receptive_field,
+        patches, origins = self.extract_patches.at_cells(
+            x_high, cells, (rows, columns), low_size, self.receptive_field
         )
-        outputs = [
-            self.extract_patches([x_high, origins]),
-            ops.take_along_axis(attention, cells, axis=1),
-        ]
+        outputs = [patches, ops.take_along_axis(attention, cells, axis=1)]
         if saliency:
             outputs.append(ops.take_along_axis(proposal, cells, axis=1))
         return [*outputs, origins] if self.return_origins else outputs
@@ -210,7 +206,8 @@ class SamplePatches(keras.layers.Layer):
         inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
         shapes = self.compute_output_shape([x.shape for x in inputs])
         attention = keras.backend.result_type(inputs[2].dtype, "float32")
-        dtypes = [inputs[1].dtype, attention, *[attention] * len(inputs[3:]), "int32"]
+        patches = self.extract_patches.patch_dtype(inputs[1])
+        dtypes = [patches, attention, *[attention] * len(inputs[3:]), "int32"]
         return [
             keras.KerasTensor(shape, dtype=dtype)
             for shape, dtype in zip(shapes, dtypes, strict=False)
@@ -220,7 +217,8 @@ class SamplePatches(keras.layers.Layer):
         batch = self._check_shapes(*input_shape)
         # More patches to predict from than to train on: unknown to a model.
         n_patches = self.n_patches if self.predict_samples == 1 else None
-        shapes = [(batch, n_patches, *self.patch_size, input_shape[1][3])]
+        channels = self.extract_patches.check_images(tuple(input_shape[1]))
+        shapes = [(batch, n_patches, *self.patch_size, channels)]
         shapes += [(batch, n_patches)] * len(input_shape[2:])
         if self.return_origins:
             shapes.append((batch, n_patches, 2))
@@ -230,7 +228,7 @@ class SamplePatches(keras.layers.Layer):
         """Refuse shapes that do not fit; return the batch size, None if unknown."""
         x_low, x_high, attention = map(tuple, (x_low, x_high, attention))
         check_images("x_low", x_low)
-        check_images("x_high", x_high)
+        self.extract_patches.check_images(x_high)
         if len(attention) != 3:
             raise ValueError(
                 "`attention` must have shape (batch, rows, columns). End the attention "
@@ -288,6 +286,7 @@ class SamplePatches(keras.layers.Layer):
             "prediction": self.prediction,
             "predict_samples": self.predict_samples,
             "proposal_mix": self.proposal_mix,
+            "source": self.extract_patches.get_config()["source"],
         }
 
 

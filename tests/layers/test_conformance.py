@@ -20,7 +20,9 @@ from attention_sampling import (
     SampleSoftmax,
     SamplingMetrics,
     UnfoldPatches,
+    bind_source,
 )
+from attention_sampling.data import ArraySource
 
 BACKEND = keras.backend.backend()
 SAMPLES = 5  # batches of 2: one sample is left at the end
@@ -37,12 +39,14 @@ class Case:
             trainable layers in front and behind.
         patches_vary: training and prediction take different numbers of patches, so
             that a symbolic call cannot know how many.
+        source: what the layer reads from, to be bound again where a model was loaded.
     """
 
     make: Callable[[], keras.Layer]
     inputs: dict[str, tuple[tuple, tuple, str]]
     model: Callable[[keras.Layer, list[Any]], Any]
     patches_vary: bool = False
+    source: Any = None
 
 
 # One filter of 3 x 3 and a batch of one fail in PyTorch 2.13 on CPU ("slow_conv2d:
@@ -87,7 +91,8 @@ def sets_of_patches_model(layer, inputs):
 def full_expectation_model(layer, inputs):
     x_low, x_high = inputs
     attention = SampleSoftmax(squeeze_channels=True)(keras.layers.Conv2D(1, 1)(x_low))
-    drawn = SamplePatches(4, (5, 6), seed=0)([x_low, x_high, attention])
+    source = None if layer.extract_patches.reader is None else SOURCE
+    drawn = SamplePatches(4, (5, 6), seed=0, source=source)([x_low, x_high, attention])
     return keras.layers.Dense(1)(layer([*drawn, x_low, x_high, attention]))
 
 
@@ -143,6 +148,15 @@ FEATURES = {
     "features": ((None, 4, 3), (4, 3), "float32"),
     "scores": ((None, 4), (4,), "float32"),
 }
+
+
+INDEX = ((None,), (), "int32")
+# Images of different sizes, for the numbers below 9 that `arrays_of` makes.
+SOURCE = ArraySource(
+    [np.full((24 + size, 20 - size, 3), 25 * size, "uint8") for size in range(9)],
+    threads=2,
+)
+FLOATS = ArraySource(np.random.default_rng(0).random((9, 24, 20, 3), "float32"))
 
 
 def images(dtype):
@@ -206,6 +220,24 @@ CASES = {
         lambda: ExtractPatches((5, 6)),
         {"x_high": images("uint8"), "origins": ((None, 3, 2), (3, 2), "int32")},
         extract_patches_model,
+    ),
+    "SamplePatches from a source": Case(
+        lambda: SamplePatches(4, (5, 6), receptive_field=2, seed=0, source=SOURCE),
+        {"x_low": VIEW, "index": INDEX},
+        sample_patches_model,
+        source=SOURCE,
+    ),
+    "FullExpectation from a source": Case(
+        lambda: FullExpectation(feature_network(), (5, 6), chunk_size=8, source=SOURCE),
+        {"x_low": VIEW, "index": INDEX},
+        full_expectation_model,
+        source=SOURCE,
+    ),
+    "ExtractPatches of floats from a source": Case(
+        lambda: ExtractPatches((5, 6), source=FLOATS),
+        {"index": INDEX, "origins": ((None, 3, 2), (3, 2), "int32")},
+        extract_patches_model,
+        source=FLOATS,
     ),
     "Expectation": Case(
         lambda: Expectation(control_variate=True), FEATURES, expectation_model
@@ -345,7 +377,14 @@ class TestEveryLayer:
         reason="torch.compile of PyTorch 2.13 fails on models of these layers",
     )
     def test_compiles(self, case):
-        model, _ = model_of(case, jit_compile=True)
+        if case.source is not None and BACKEND == "tensorflow":
+            # What Keras takes into account where it decides, jit_compile="auto".
+            with pytest.warns(UserWarning, match="Model doesn't support `jit_compile"):
+                model, _ = model_of(case, jit_compile=True)
+            assert not model.jit_compile
+        else:
+            model, _ = model_of(case, jit_compile=True)
+            assert model.jit_compile
         x, y = arrays_of(case, samples=2), targets_of(model, samples=2)
         assert np.isfinite(model.train_on_batch(x, y)).all()
         assert np.isfinite(model.predict_on_batch(x)).all()
@@ -358,6 +397,8 @@ class TestEveryLayer:
             model.predict(x, verbose=0)
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
+        if case.source is not None:
+            bind_source(loaded, case.source)
         for _ in range(2):
             np.testing.assert_allclose(
                 loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6

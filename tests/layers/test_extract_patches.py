@@ -7,6 +7,7 @@ import reference
 from keras import ops
 
 from attention_sampling import ExtractPatches
+from attention_sampling.data import ArraySource
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -81,3 +82,60 @@ def test_refuses_another_number_of_inputs(inputs):
     images = [keras.Input((9, 9, 3))] * inputs
     with pytest.raises(ValueError, match=r"2 inputs, \[x_high, origins\]\. Received: "):
         ExtractPatches(4)(images)
+
+
+class TestFromASource:
+    images = (
+        np.arange(1, 91, dtype="uint8").reshape(6, 5, 3),
+        np.arange(1, 25, dtype="uint8").reshape(2, 4, 3),
+    )
+
+    def layer(self):
+        return ExtractPatches((2, 3), source=ArraySource(list(self.images), threads=2))
+
+    def test_windows_are_zero_padded_slices_of_the_numbered_images(self):
+        origins = np.array([[[-1, 0], [1, 3]], [[0, -2], [9, 9]]], "int32")
+        patches = self.layer()([np.array([1, 0]), origins])
+        assert keras.backend.standardize_dtype(patches.dtype) == "uint8"
+        for sample, image in enumerate((1, 0)):
+            for window in range(2):
+                np.testing.assert_array_equal(
+                    ops.convert_to_numpy(patches[sample, window]),
+                    reference.window(
+                        self.images[image], origins[sample, window], (2, 3)
+                    ),
+                )
+
+    @pytest.mark.parametrize("dtype", ["uint8", "int64"])
+    def test_numbers_of_any_integer_dtype(self, dtype):
+        index = ops.convert_to_tensor(np.array([1], dtype))
+        patches = self.layer()([index, np.zeros((1, 1, 2), "int32")])
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(patches)[0, 0], self.images[1][:2, :3]
+        )
+
+    @pytest.mark.parametrize("shape", [(2, 1), (2, 9, 9, 3), ()])
+    def test_refuses_numbers_of_another_shape(self, shape):
+        index, origins = keras.KerasTensor(shape), keras.KerasTensor((2, 3, 2), "int32")
+        message = r"of shape \(batch,\).*keras\.Input\(\(\), dtype='int32'\)\. Received"
+        with pytest.raises(ValueError, match=message):
+            self.layer()([index, origins])
+
+    @pytest.mark.parametrize("call", [keras.KerasTensor, np.ones])
+    def test_refuses_numbers_that_are_no_integers(self, call):
+        inputs = [call((2,), "float32"), call((2, 3, 2), "int32")]
+        with pytest.raises(ValueError, match=r"`index` must be integers.*float32"):
+            self.layer()(inputs)
+
+    def test_refuses_another_batch(self):
+        with pytest.raises(ValueError, match="must hold the same number of samples"):
+            self.layer()([np.zeros(3, "int32"), np.zeros((2, 1, 2), "int32")])
+
+    def test_refuses_what_is_no_source(self):
+        with pytest.raises(TypeError, match=r"Received: source='slides/\*\.svs'"):
+            ExtractPatches(2, source="slides/*.svs")
+
+    def test_a_layer_of_tensors_can_be_compiled_on_any_backend(self):
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        assert ExtractPatches(2).supports_jit
+        assert self.layer().supports_jit == (not on_tensorflow)

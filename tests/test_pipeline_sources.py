@@ -1,0 +1,346 @@
+"""attention_sampling(source=...): the same as with tensors, and faults in reading."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import reference
+from keras import ops
+
+from attention_sampling import (
+    ExtractPatches,
+    LocalContrast,
+    SampleSoftmax,
+    attention_sampling,
+)
+from attention_sampling.callbacks import attention_viewer, draw_attention
+from attention_sampling.data import ArraySource, SourceError
+
+BACKEND = keras.backend.backend()
+PATCH = (5, 6)
+SAMPLES = 5  # batches of 2: one sample is left at the end
+
+
+def images_of(dtype="uint8", size=(20, 19)):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, size=(SAMPLES, *size, 1)).astype(dtype)
+
+
+VIEWS = np.random.default_rng(1).normal(size=(SAMPLES, 7, 6, 1)).astype("float32")
+# Not in their order: a number means an image, wherever its view is in the batch.
+INDEX = np.array([3, 0, 4, 2, 1], "int32")
+Y = np.linspace(-1, 1, SAMPLES)[:, None].astype("float32")
+
+
+def model_of(source=None, dtype="uint8", view=(7, 6), compiled=True, **arguments):
+    """Return a model whose weights and draws are the same every time."""
+    keras.utils.set_random_seed(0)
+    attention = keras.Sequential(
+        [keras.layers.Conv2D(1, 1), SampleSoftmax(squeeze_channels=True)]
+    )
+    feature = keras.Sequential(
+        [
+            keras.Input((*PATCH, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="tanh"),
+        ]
+    )
+    sample = attention_sampling(
+        attention, feature, source=source, **{"n_patches": 3, "seed": 0, **arguments}
+    )
+    size = (None, None, 1) if source is None else ()
+    dtype = dtype if source is None else "int32"
+    inputs = [keras.Input((*view, 1)), keras.Input(size, dtype=dtype)]
+    features, attention, patches = sample(inputs)
+    if not compiled:
+        return keras.Model(inputs, [features, attention, patches])
+    model = keras.Model(inputs, keras.layers.Dense(1)(features))
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
+WAYS = {
+    "default": {},
+    "all": {"prediction": "all"},
+    "with replacement": {"replace": True, "receptive_field": 2},
+    "top": {"prediction": "top_k"},
+    "proposal, several sets": {"proposal": LocalContrast(3), "predict_samples": 2},
+    "metrics": {"metrics": True},
+}
+if BACKEND == "jax":  # metrics do not go there, and compiling takes long
+    WAYS = {name: WAYS[name] for name in ("default", "all")}
+
+
+@pytest.mark.parametrize("arguments", WAYS.values(), ids=WAYS.keys())
+def test_trains_and_predicts_as_with_tensors(arguments):
+    """Loss, weights after training, and predictions: draws and gradients too then."""
+    images = images_of()
+    results = []
+    for source in (None, ArraySource(images, threads=4)):
+        model = model_of(source, **arguments)
+        x = [VIEWS, images[INDEX] if source is None else INDEX]
+        history = model.fit(x, Y, batch_size=2, shuffle=False, verbose=0).history
+        results.append(
+            [
+                *history.values(),
+                *model.get_weights(),
+                model.evaluate(x, Y, batch_size=2, verbose=0),
+                model.predict(x, batch_size=2, verbose=0),
+            ]
+        )
+    for in_memory, on_disk in zip(*results, strict=True):
+        np.testing.assert_allclose(on_disk, in_memory, rtol=1e-5, atol=1e-6)
+
+
+def test_training_changes_with_the_pixels():
+    """So that equal results above mean that they were read."""
+    weights = []
+    for source in (ArraySource(images_of()), ArraySource(255 - images_of())):
+        model = model_of(source)
+        model.train_on_batch([VIEWS, INDEX], Y)
+        weights.append(model.get_weights())
+    assert not all(np.allclose(*pair) for pair in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_patches_are_those_of_tensors_in_every_dtype(dtype):
+    images = images_of(dtype)
+    outputs = []
+    for source in (None, ArraySource(images)):
+        model = model_of(source, dtype, compiled=False)
+        x = [VIEWS, images[INDEX] if source is None else INDEX]
+        outputs.append(model([ops.convert_to_tensor(array) for array in x]))
+    for in_memory, on_disk in zip(*outputs, strict=True):
+        assert in_memory.dtype == on_disk.dtype
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (in_memory, on_disk)))
+
+
+@pytest.mark.parametrize("prediction", ["top_k", "all"])
+def test_images_of_different_sizes_in_one_source(prediction):
+    """A batch of them gives what each alone gives as a tensor."""
+    rng = np.random.default_rng(3)
+    sizes = [(20, 19), (33, 12), (7, 50)]
+    images = [rng.integers(0, 256, (*size, 1)).astype("uint8") for size in sizes]
+    on_disk = model_of(ArraySource(images), prediction=prediction)
+    in_memory = model_of(prediction=prediction)
+    together = ops.convert_to_numpy(on_disk([VIEWS[:3], np.arange(3, dtype="int32")]))
+    for number, image in enumerate(images):
+        alone = in_memory([VIEWS[number : number + 1], image[None]])
+        np.testing.assert_allclose(
+            together[number], ops.convert_to_numpy(alone)[0], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_views_of_any_size():
+    model = model_of(ArraySource(images_of()), view=(None, None))
+    for size in (7, 9):
+        x = [np.ones((2, size, size, 1), "float32"), INDEX[:2]]
+        assert np.isfinite(model.train_on_batch(x, Y[:2]))
+        assert np.isfinite(model.predict(x, verbose=0)).all()
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_leaves_pixels_and_numbers_alone(policy):
+    """Numbers above 256 are none of bfloat16, and 2049 none of float16."""
+    keras.config.set_dtype_policy(policy)
+    images = np.zeros((2052, 7, 6, 1), "uint8")
+    images[[257, 2049]] = 201
+    model = model_of(ArraySource(images), compiled=False)
+    x = [VIEWS[:2], np.array([257, 2049])]
+    features, _, patches = model.predict(x, verbose=0)
+    assert (patches.dtype, features.dtype) == ("uint8", "float32")
+    assert set(np.unique(patches)) == {0, 201}
+    assert (patches.max(axis=(1, 2, 3, 4)) == 201).all()
+    training = model_of(ArraySource(images))
+    assert np.isfinite(training.train_on_batch(x, Y[:2]))
+
+
+def test_numbers_as_a_column_are_taken_too():
+    model = model_of(ArraySource(images_of()))
+    column = model.predict([VIEWS, INDEX[:, None]], verbose=0)
+    flat = model_of(ArraySource(images_of())).predict([VIEWS, INDEX], verbose=0)
+    np.testing.assert_array_equal(column, flat)
+
+
+def test_config_is_json_without_a_path():
+    text = json.dumps(json.loads(model_of(ArraySource(images_of())).to_json()))
+    assert '"source": {"channels": 1, "dtype": "uint8"}' in text
+    assert "ArraySource" not in text
+
+
+def test_pictures_show_the_patches_that_were_read(tmp_path):
+    images = images_of()
+    viewer = attention_viewer(model_of(ArraySource(images)))
+    seen = viewer.predict([VIEWS, INDEX], verbose=0)
+    for sample, number in enumerate(INDEX):
+        for origin, patch in zip(
+            seen["origins"][sample], seen["patches"][sample], strict=True
+        ):
+            np.testing.assert_array_equal(
+                patch, reference.window(images[number], origin, PATCH)
+            )
+    names = ("attention", "patches", "sampled_attention", "origins")
+    path = tmp_path / "seen.png"
+    draw_attention(path, images[INDEX[0]], *(seen[name][0] for name in names))
+    assert path.exists()
+
+
+# What is refused before training
+
+
+@pytest.mark.parametrize("source", ["slides/*.svs", images_of(), ArraySource])
+def test_refuses_at_once_what_is_no_source(source):
+    with pytest.raises(TypeError, match="`source` must be an image source, such as"):
+        attention_sampling(None, None, patch_size=4, source=source)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (keras.Input((1,), dtype="int32"), r"Received: index\.shape=\(None, 1\)"),
+        (keras.Input((20, 19, 1)), r"keras\.Input\(\(\), dtype='int32'\)"),
+        (keras.Input((), dtype="float32"), r"`index` must be integers.*float32"),
+    ],
+)
+def test_refuses_a_high_resolution_input_that_is_no_number(index, message):
+    sample = attention_sampling(
+        keras.layers.Lambda(lambda x: x[..., 0], output_shape=(7, 6)),
+        keras.layers.Flatten(),
+        patch_size=4,
+        source=ArraySource(images_of()),
+    )
+    with pytest.raises(ValueError, match=message):
+        sample([keras.Input((7, 6, 1)), index])
+
+
+# What goes wrong in a training step
+
+
+class Fails(ArraySource):
+    """Images of which one cannot be read."""
+
+    def _where(self, index):
+        return f"scans/slide{index}.tif"
+
+    def _read(self, index, level, origin, size):
+        if index == 2:
+            raise RuntimeError("bad tile 17")
+        return super()._read(index, level, origin, size)
+
+
+FAULT = (
+    r"scans/slide2\.tif \(image 2\): rows \d+ to \d+, columns .* read: .*bad tile 17"
+)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_a_fault_names_file_image_and_window(run_eagerly, threads):
+    model = model_of(Fails(images_of(), threads=threads))
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    with pytest.raises(Exception, match=FAULT) as caught:
+        model.fit([VIEWS, INDEX], Y, batch_size=2, verbose=0)
+    if run_eagerly or BACKEND == "torch":
+        assert caught.type is SourceError
+    else:
+        assert "SourceError" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [-1, SAMPLES])
+def test_a_number_of_no_image_is_named(number):
+    model = model_of(ArraySource(images_of()))
+    with pytest.raises(Exception, match=f"images 0 to 4. Received: index={number}"):
+        model.fit([VIEWS[:1], np.array([number])], Y[:1], verbose=0)
+
+
+def test_a_file_that_disappears_while_training_is_named(tmp_path):
+    """With what was learned kept, where the backend keeps it."""
+    tifffile = pytest.importorskip("tifffile", reason="extra tiff is not installed")
+    from attention_sampling.data import TiffSource
+
+    paths = [tmp_path / f"{number}.tif" for number in range(SAMPLES)]
+    for path, image in zip(paths, images_of(), strict=True):
+        tifffile.imwrite(path, image[..., 0])
+    with TiffSource(paths) as source:
+        model = model_of(source)
+        remove = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: epoch == 1 and paths[4].unlink()
+        )
+        with pytest.raises(Exception, match=r"4\.tif \(image 4\): rows \d+") as caught:
+            model.fit([VIEWS, INDEX], Y, epochs=3, verbose=0, callbacks=[remove])
+        assert str(paths[4]) in str(caught.value)
+        if BACKEND != "jax":  # Keras there loses the weights with the step
+            x = [VIEWS[:2], INDEX[:2]]
+            assert np.isfinite(model.predict(x, verbose=0)).all()
+
+
+# What TensorFlow alone has
+
+SETTINGS = """
+import sys
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+sys.path.insert(0, sys.argv[1])
+from test_pipeline_sources import INDEX, VIEWS, Y, ArraySource, images_of, model_of
+
+source = ArraySource(images_of(), threads=2)
+alone = model_of(source)
+alone.train_on_batch([VIEWS[:4], INDEX[:4]], Y[:4])
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = model_of(source, prediction="all")
+x = [VIEWS, INDEX]
+assert np.isfinite(model.fit(x, Y, batch_size=4, verbose=0).history["loss"]).all()
+with_all = model_of(source, prediction="all")
+with_all.set_weights(model.get_weights())
+np.testing.assert_allclose(
+    model.predict(x, batch_size=4, verbose=0), with_all.predict(x, verbose=0), rtol=1e-4
+)
+
+tf.config.experimental.enable_op_determinism()
+losses = [
+    model_of(source).fit(x, Y, batch_size=2, shuffle=False, verbose=0).history["loss"]
+    for _ in range(2)
+]
+assert losses[0] == losses[1]
+"""
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="settings of TensorFlow")
+def test_on_two_devices_and_with_deterministic_operations():
+    """In a process of its own: neither can be taken back."""
+    result = subprocess.run(
+        [sys.executable, "-c", SETTINGS, str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="XLA of TensorFlow alone cannot")
+def test_keras_does_not_compile_it_by_xla(monkeypatch):
+    """Where it decides by itself: on a machine with an accelerator."""
+    import tensorflow as tf
+
+    class Accelerator:
+        device_type = "GPU"
+
+    for source, compiled in ((None, True), (ArraySource(images_of()), False)):
+        model = model_of(source)
+        with monkeypatch.context() as patch:
+            patch.setattr(tf.config, "list_physical_devices", lambda: [Accelerator()])
+            model.compile("sgd", "mse", jit_compile="auto")
+            assert model.jit_compile is compiled
+    model.fit([VIEWS, INDEX], Y, verbose=0)
+    readers = [x for x in model._flatten_layers() if isinstance(x, ExtractPatches)]
+    assert [x.supports_jit for x in readers] == [False]
