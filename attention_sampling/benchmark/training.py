@@ -52,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "noise_patches": 50,
         "train": 5000,
         "test": 1000,
-        "epochs": 60,
+        "epochs": 50,
         "dtype_policy": "mixed_bfloat16",
     },
 }
