@@ -58,13 +58,14 @@ def draw_attention(
     margin: tuple[float, float] = (0, 0),
     boxes: Sequence[tuple[int, int, int, int]] = (),
     title: str = "",
+    image_size: tuple[int, int] | None = None,
 ) -> None:
     """Write a picture of an image, its attention map, and the patches taken from it.
 
     Args:
         path: PNG file to write, replaced as a whole.
-        image: (height, width, 1 or 3), the full-resolution image: uint8, uint16, or
-            floats from 0 to 1.
+        image: (height, width, 1 or 3), the full-resolution image, or a view of it with
+            ``image_size``: uint8, uint16, or floats from 0 to 1.
         attention: (rows, columns) attention map.
         patches: (n_patches, patch_height, patch_width, 1 or 3), pixels likewise.
         sampled_attention: (n_patches,) attention at each patch.
@@ -74,11 +75,13 @@ def draw_attention(
         boxes: (top, left, bottom, right) in pixels of what was to be found, drawn
             dashed.
         title: line above the image.
+        image_size: height and width of the image in full-resolution pixels, in which
+            all places are; None if ``image`` itself is at full resolution.
     """
     from matplotlib import patches as shapes
     from matplotlib.figure import Figure
 
-    height, width = image.shape[:2]
+    height, width = image_size or image.shape[:2]
     columns = math.ceil(len(patches) / 4)
     figure = Figure(figsize=(9 + 1.8 * columns, 9 * height / width + 0.4), dpi=100)
     grid = figure.add_gridspec(
@@ -93,7 +96,7 @@ def draw_attention(
         hspace=0.3,
     )
     axes = figure.add_subplot(grid[:, 0])
-    axes.imshow(_displayable(image))
+    axes.imshow(_displayable(image), extent=(0, width, height, 0))
     # The eye compares brightness: opacity grows with attention, none where there is
     # none.
     opacity = np.sqrt(attention / attention.max())

@@ -56,7 +56,8 @@ napoleon_custom_sections = ["Input shape", "Output shape", "Reference"]
 # Names of other packages: their documentation is not looked up, which would need the
 # network.
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|keras|numpy|np|os|pathlib|tensorflow|tf|typing)\..*"),
+    ("py:.*", r"(collections|keras|numpy|np|os|pathlib|PIL|tensorflow|tf|typing)\..*"),
+    ("py:class", r"attention_sampling\..*\._\w+"),
     ("py:.*", r"(KerasTensor|Parsed|optional)"),
 ]
 

@@ -6,13 +6,8 @@ to ``runs/speed_limits``.
 """
 
 import argparse
-import csv
-import json
 import os
-import platform
-import shutil
 import sys
-import time
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
@@ -23,12 +18,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
+from run_directory import (
+    EpochSeconds,
+    begin_output,
+    check_output,
+    describe_error,
+    draw_curve,
+    read_log,
+    restore,
+    versions,
+    write_json,
+)
 from tqdm import tqdm
 
 import attention_sampling as ats
 from attention_sampling.callbacks import attention_viewer, draw_attention
-from attention_sampling.checkpoint import EpochCheckpoint, completed_epochs
+from attention_sampling.checkpoint import EpochCheckpoint
+from attention_sampling.data import ImageFilesSource
 from attention_sampling.datasets.road_scenes import write_road_scenes
 from attention_sampling.datasets.speed_limits import (
     check_images,
@@ -41,7 +47,7 @@ from attention_sampling.networks import (
     speed_limits_attention,
 )
 from attention_sampling.profiling import profile_training
-from attention_sampling.views import view_and_image_dataset
+from attention_sampling.views import view_and_image_dataset, view_dataset
 
 # What the settings are where the command line does not say: for the data set the
 # example draws, and for photographs of a megapixel (the paper's).
@@ -70,17 +76,10 @@ PHOTOGRAPH_SETTINGS = {
 # Features of unit norm, averaged over patches, move the logits little: scaled up, the
 # classifier need not grow its weights first.
 FEATURE_SCALE = 4
+# Of images that --on-demand keeps decoded: a JPEG has to be decoded as a whole.
+CACHE_BYTES = 2**28
 # Settings that a resumed run may change.
 FREE_SETTINGS = {"epochs", "pictures"}
-# What a run leaves in its output directory, the model first: without it, no run.
-RUN_FILES = (
-    "model.keras",
-    "log.csv",
-    "metrics.json",
-    "curve.png",
-    "pictures",
-    "tensorboard",
-)
 
 
 def parse_arguments(argv=None):
@@ -142,6 +141,13 @@ def parse_arguments(argv=None):
             f"{DRAWN_SETTINGS[name]})",
         )
     training.add_argument(
+        "--on-demand",
+        action="store_true",
+        help="leave the images on disk and read each patch when it is drawn, as for "
+        "images that do not fit into memory. Training images are then not augmented: "
+        "view and patches are read apart, and would show different pictures",
+    )
+    training.add_argument(
         "--start-from",
         metavar="MODEL",
         help="begin with the networks of another run's model.keras; the classifier is "
@@ -199,18 +205,80 @@ def load_data(arguments, output):
     return data, check_images([*data.train, *data.test])
 
 
-def build_model(arguments, n_classes, image_size, total_steps):
-    # A view of 8 n pixels leaves no rest when the attention network pools 8 x 8.
-    view_size = [8 * round(extent * arguments.scale / 8) for extent in image_size]
-    patch_shape = (arguments.patch_size, arguments.patch_size, 3)
-    if min(view_size) < SPEED_LIMITS_RECEPTIVE_FIELD + 7:
-        raise ValueError(
-            "The view is too small for the attention network. Expected: at least 16 "
-            f"pixels each way. Received: --scale {arguments.scale}, which makes "
-            f"{view_size[1]} x {view_size[0]}"
+class Images:
+    """The images of a run, in batches: as a whole, or to be read on demand.
+
+    Args:
+        arguments: of the command line.
+        data: `SpeedLimits`.
+        size: (height, width) of all images, in pixels.
+        output: directory of the run, where views are kept if images stay on disk.
+    """
+
+    def __init__(self, arguments, data, size, output):
+        # A view of 8 n pixels leaves no rest when the attention network pools 8 x 8.
+        self.view_size = tuple(
+            8 * round(extent * arguments.scale / 8) for extent in size
         )
-    view = keras.Input((*view_size, 3), name="view")
-    image = keras.Input((*image_size, 3), name="image", dtype="uint8")
+        if min(self.view_size) < SPEED_LIMITS_RECEPTIVE_FIELD + 7:
+            raise ValueError(
+                "The view is too small for the attention network. Expected: at least 16 "
+                f"pixels each way. Received: --scale {arguments.scale}, which makes "
+                f"{self.view_size[1]} x {self.view_size[0]}"
+            )
+        self.size, self.batch_size = size, arguments.batch_size
+        self.source, self.view_cache = None, output / "views"
+        if arguments.on_demand:
+            samples = [*data.train, *data.test]
+            self.numbers = {sample: number for number, sample in enumerate(samples)}
+            self.source = ImageFilesSource(
+                [sample.path for sample in samples], channels=3, cache_bytes=CACHE_BYTES
+            )
+
+    def model_inputs(self):
+        """Return what a model takes: views, and images or their numbers."""
+        view = keras.Input((*self.view_size, 3), name="view")
+        if self.source is None:
+            return view, keras.Input((*self.size, 3), name="image", dtype="uint8")
+        return view, keras.Input((), name="index", dtype="int32")
+
+    def batches(self, samples, training_seed=None):
+        """Return a dataset of some images, for training if there is a seed.
+
+        Then they are shuffled and, unless they are read on demand, augmented.
+        """
+        shuffle = training_seed is not None
+        if self.source is None:
+            return view_and_image_dataset(
+                [sample.path for sample in samples],
+                [sample.label for sample in samples],
+                self.size,
+                self.view_size,
+                self.batch_size,
+                shuffle_seed=training_seed,
+                augment=build_augmentation(training_seed) if shuffle else None,
+            )
+        return view_dataset(
+            self.source,
+            self.view_size,
+            [sample.label for sample in self.numbers],
+            self.batch_size,
+            shuffle=shuffle,
+            seed=training_seed,
+            cache=self.view_cache,
+            indices=[self.numbers[sample] for sample in samples],
+        )
+
+    def pixels(self, image):
+        """Return the pixels of what a batch holds: an image, or its number."""
+        if self.source is None:
+            return image.numpy()
+        return self.source.read_patches([int(image)], [(0, 0)], self.size)[0]
+
+
+def build_model(arguments, n_classes, images, total_steps):
+    patch_shape = (arguments.patch_size, arguments.patch_size, 3)
+    inputs = images.model_inputs()
     features, _, _ = ats.attention_sampling(
         speed_limits_attention(),
         residual_features(patch_shape, first_stride=arguments.first_stride),
@@ -219,10 +287,11 @@ def build_model(arguments, n_classes, image_size, total_steps):
         receptive_field=SPEED_LIMITS_RECEPTIVE_FIELD,
         attention_regularizer=ats.MultinomialEntropy(arguments.entropy),
         seed=arguments.seed,
-    )([view, image])
+        source=images.source,
+    )(inputs)
     scaled = keras.layers.Rescaling(FEATURE_SCALE)(features)
     limit = keras.layers.Dense(n_classes, activation="softmax", name="limit")(scaled)
-    model = keras.Model([view, image], limit, name="speed_limits")
+    model = keras.Model(inputs, limit, name="speed_limits")
     # Constant until the attention has surely found the signs, then down to 0.
     constant_steps = total_steps * 3 // 4
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -270,19 +339,6 @@ def build_augmentation(seed):
     return augment
 
 
-def build_dataset(arguments, samples, image_size, view_size, training_seed=None):
-    """Return the batches of some images, shuffled and augmented if there is a seed."""
-    return view_and_image_dataset(
-        [sample.path for sample in samples],
-        [sample.label for sample in samples],
-        image_size,
-        view_size,
-        arguments.batch_size,
-        shuffle_seed=training_seed,
-        augment=None if training_seed is None else build_augmentation(training_seed),
-    )
-
-
 def class_weights(samples):
     """Weigh each class by the inverse of its prior, 1 on average."""
     counts = Counter(sample.label for sample in samples)
@@ -303,113 +359,22 @@ def run_settings(arguments):
     return settings
 
 
-def check_output(arguments, output):
-    """Refuse to touch an earlier run, unless it is to be resumed or overwritten."""
-    if not (output / "model.keras").exists() or arguments.overwrite:
-        return
-    if not arguments.resume:
-        raise ValueError(
-            f"{output} holds a run. Go on with it by --resume, delete it by --overwrite, "
-            "or choose another directory by --output."
-        )
-    try:
-        earlier = json.loads((output / "settings.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"The settings of the run in {output} cannot be read ({error}). Delete the "
-            "run by --overwrite, or choose another directory by --output."
-        ) from error
-    differing = [
-        f"--{name.replace('_', '-')} was {earlier.get(name)}, is {value}"
-        for name, value in run_settings(arguments).items()
-        if name not in FREE_SETTINGS and earlier.get(name) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"The run in {output} has other settings: {'; '.join(differing)}. Resume it "
-            "with its own, or choose another directory by --output."
-        )
-
-
-def begin_output(arguments, output):
-    """Make the output directory of a run, without what is to be overwritten."""
-    output.mkdir(parents=True, exist_ok=True)
-    for name in RUN_FILES if not arguments.resume else ():
-        path = output / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def write_json(path, content):
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    os.replace(part, path)
-
-
-def read_log(path, epochs):
-    """Return the rows of the training log for the first epochs."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if None not in row.values()][:epochs]
-
-
-def cut_log(path, epochs):
-    """Drop what the log says of epochs that the model file does not hold."""
-    rows = read_log(path, epochs)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="") as file:
-        if rows:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    os.replace(part, path)
-
-
-class EpochSeconds(keras.callbacks.Callback):
-    """Put the seconds each epoch took into its logs."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = time.perf_counter() - self.start
-
-
-def train(arguments, model, data, image_size, output):
+def train(arguments, model, data, images, output):
     """Train, from the last whole epoch of the run in ``output`` if there is one."""
     steps = -(-len(data.train) // arguments.batch_size)
-    log, checkpoint = output / "log.csv", output / "model.keras"
-    epochs = 0
-    if checkpoint.exists():
-        model.optimizer.build(model.trainable_variables)  # or its state is not loaded
-        model.load_weights(checkpoint)
-        epochs = completed_epochs(model, steps)
-        print(f"Going on after epoch {epochs}.")
-        if epochs > arguments.epochs:
-            raise ValueError(
-                f"The run in {output} has {epochs} epochs already. Expected: at least as "
-                f"many. Received: --epochs {arguments.epochs}"
-            )
-    elif arguments.resume:
-        print(f"{output} holds no whole epoch yet: beginning.")
-    write_json(output / "settings.json", run_settings(arguments))
-    cut_log(log, epochs)
-    view_size = model.get_layer("view").output.shape[1:3]
+    epochs = restore(model, output, run_settings(arguments), steps, arguments.resume)
     model.fit(
-        build_dataset(
-            arguments, data.train, image_size, view_size, arguments.seed + epochs
-        ),
-        validation_data=build_dataset(arguments, data.test, image_size, view_size),
+        images.batches(data.train, arguments.seed + epochs),
+        validation_data=images.batches(data.test),
         class_weight=class_weights(data.train),
         initial_epoch=epochs,
         epochs=arguments.epochs,
         callbacks=[
             EpochSeconds(),
             keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.CSVLogger(log, append=True),
+            keras.callbacks.CSVLogger(output / "log.csv", append=True),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
-            EpochCheckpoint(checkpoint),
+            EpochCheckpoint(output / "model.keras"),
             *(
                 [ats.ProposalMix(1.0, 0.0, arguments.mix_epochs)]
                 if arguments.mix_epochs
@@ -421,7 +386,7 @@ def train(arguments, model, data, image_size, output):
     )
 
 
-def draw_pictures(arguments, model, data, image_size, output):
+def draw_pictures(arguments, model, data, images, output):
     """Draw what the model looked at in some test images, the classes in turn."""
     directory = output / "pictures"
     directory.mkdir(exist_ok=True)
@@ -434,12 +399,11 @@ def draw_pictures(arguments, model, data, image_size, output):
     ][: arguments.pictures]
     if not samples:
         return
-    view_size = model.get_layer("view").output.shape[1:3]
     viewer = attention_viewer(model)
-    dataset = build_dataset(arguments, samples, image_size, view_size).unbatch()
+    dataset = images.batches(samples).unbatch()
     margin = [
         SPEED_LIMITS_RECEPTIVE_FIELD / 2 * extent / low
-        for extent, low in zip(image_size, view_size, strict=True)
+        for extent, low in zip(images.size, images.view_size, strict=True)
     ]
     for sample, ((view, image), _) in zip(
         tqdm(samples, desc="Drawing pictures"), dataset, strict=True
@@ -448,7 +412,7 @@ def draw_pictures(arguments, model, data, image_size, output):
         answer = int(np.argmax(seen["prediction"][0]))
         draw_attention(
             directory / f"{Path(sample.path).stem}.png",
-            image.numpy(),
+            images.pixels(image),
             seen["attention"][0],
             seen["patches"][0],
             seen["sampled_attention"][0],
@@ -462,44 +426,32 @@ def draw_pictures(arguments, model, data, image_size, output):
         )
 
 
-def draw_curve(rows, path):
-    """Draw loss and accuracy by epoch."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    epochs = range(1, len(rows) + 1)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for prefix, label in (("", "training"), ("val_", "test")):
-            axes.plot(epochs, [float(row[prefix + name]) for row in rows], label=label)
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.legend()
-    part = path.with_name(f".{path.stem}.part.png")
-    figure.savefig(part)
-    os.replace(part, path)
-
-
 def main(argv=None):
     arguments = parse_arguments(argv)
     output = Path(arguments.output)
     keras.utils.set_random_seed(arguments.seed)
     if not arguments.profile:
-        check_output(arguments, output)
+        check_output(
+            output,
+            run_settings(arguments),
+            FREE_SETTINGS,
+            arguments.resume,
+            arguments.overwrite,
+        )
     data, image_size = load_data(arguments, output)
     print(
         f"{len(data.train)} training and {len(data.test)} test images of "
         f"{image_size[1]} x {image_size[0]} pixels; classes {', '.join(data.classes)}"
     )
+    images = Images(arguments, data, image_size, output)
     steps = -(-len(data.train) // arguments.batch_size)
-    model = build_model(
-        arguments, len(data.classes), image_size, steps * arguments.epochs
-    )
+    model = build_model(arguments, len(data.classes), images, steps * arguments.epochs)
     begun = arguments.resume and (output / "model.keras").exists()
     if arguments.start_from is not None and not begun:
         copy_networks(model, arguments.start_from)
     if arguments.profile:
-        view_size = model.get_layer("view").output.shape[1:3]
         cost = profile_training(
-            model,
-            build_dataset(arguments, data.train, image_size, view_size, arguments.seed),
-            output / "profile",
+            model, images.batches(data.train, arguments.seed), output / "profile"
         )
         print(
             f"{cost.seconds_per_sample * 1e3:.1f} ms and "
@@ -508,12 +460,12 @@ def main(argv=None):
             f"{arguments.batch_size}; trace in {output / 'profile'}"
         )
         return
-    begin_output(arguments, output)
-    train(arguments, model, data, image_size, output)
-    view_size = model.get_layer("view").output.shape[1:3]
-    test = build_dataset(arguments, data.test, image_size, view_size)
+    begin_output(output, arguments.resume)
+    train(arguments, model, data, images, output)
     scores = model.evaluate(
-        test, return_dict=True, verbose=1 if sys.stdout.isatty() else 2
+        images.batches(data.test),
+        return_dict=True,
+        verbose=1 if sys.stdout.isatty() else 2,
     )
     rows = read_log(output / "log.csv", arguments.epochs)
     most_frequent = max(Counter(sample.label for sample in data.test).values())
@@ -528,14 +480,9 @@ def main(argv=None):
         "n_test": len(data.test),
         "classes": data.classes,
         "image_size": image_size,
-        "view_size": view_size,
+        "view_size": images.view_size,
         "settings": run_settings(arguments),
-        "versions": {
-            "attention_sampling": ats.__version__,
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
     if not np.isfinite(scores["loss"]):
         raise ValueError(
@@ -545,7 +492,7 @@ def main(argv=None):
         )
     write_json(output / "metrics.json", metrics)
     draw_curve(rows, output / "curve.png")
-    draw_pictures(arguments, model, data, image_size, output)
+    draw_pictures(arguments, model, data, images, output)
     print(
         f"Test accuracy {scores['accuracy']:.3f} after {len(rows)} epochs and "
         f"{metrics['seconds']:.0f} s (always the most frequent class: "
@@ -557,4 +504,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError, tf.errors.OpError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {describe_error(error)}")

@@ -66,13 +66,20 @@ def test_viewer_needs_one_sampling_layer():
         attention_viewer(model)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_picture_shows_map_windows_and_patches(tmp_path, channels):
+@pytest.mark.parametrize(
+    ("channels", "size", "more"),
+    [
+        (1, (200, 300), {}),
+        (3, (200, 300), {}),
+        (3, (20, 30), {"image_size": (200, 300)}),
+    ],
+)
+def test_picture_shows_map_windows_and_patches(tmp_path, channels, size, more):
     attention = np.zeros((10, 15))
     attention[5, 7] = 1
     draw_attention(
         tmp_path / "picture.png",
-        np.full((200, 300, channels), 128, np.uint8),
+        np.full((*size, channels), 128, np.uint8),
         attention,
         np.full((5, 16, 24, channels), 255, np.uint8),
         np.linspace(0.5, 0.1, 5),
@@ -80,6 +87,7 @@ def test_picture_shows_map_windows_and_patches(tmp_path, channels):
         margin=(5, 5),
         boxes=[(95, 140, 105, 150)],
         title="a title",
+        **more,
     )
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
     pixels = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)

@@ -5,17 +5,14 @@ of large images: a sign is easy to find in a view at a quarter of the resolution
 its number can be read only at full resolution.
 """
 
-import contextlib
-import json
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from attention_sampling.datasets._generated import generate
 from attention_sampling.datasets.landscapes import Landscape, draw_landscape
 from attention_sampling.datasets.road_signs import (
     LIMIT_CLASSES,
@@ -130,19 +127,14 @@ def write_road_scenes(
         "size": [int(extent) for extent in size],
         "seed": int(seed),
     }
-    directory = Path(directory).absolute()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(directory.parent):
-        if directory.exists():
-            _check_existing(directory, settings)
-            return
-        part = directory.with_name(f".{directory.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            _write(part, settings, progress)
-            os.replace(part, directory)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    generate(
+        directory,
+        "road scenes",
+        _SETTINGS_FILE,
+        settings,
+        lambda part: _write(part, settings, progress),
+        _is_whole,
+    )
 
 
 def _write(directory: Path, settings: dict[str, Any], progress: bool) -> None:
@@ -164,43 +156,12 @@ def _write(directory: Path, settings: dict[str, Any], progress: bool) -> None:
         for class_id, *box in signs:
             lines.append(";".join(map(str, (name, *box, class_id))) + "\n")
     (directory / "gt.txt").write_text("".join(lines), encoding="ascii")
-    text = json.dumps(settings, indent=2) + "\n"
-    (directory / _SETTINGS_FILE).write_text(text, encoding="ascii")
 
 
-def _check_existing(directory: Path, settings: dict[str, Any]) -> None:
-    """Refuse a directory that is not the data set with these settings, whole."""
-    try:
-        found = json.loads((directory / _SETTINGS_FILE).read_text(encoding="ascii"))
-        n_found = sum(1 for _ in (directory / "images").glob("*.jpg"))
-        whole = (directory / "gt.txt").is_file() and n_found == found["n_images"]
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise ValueError(
-            "The directory exists and is not a complete data set of road scenes. Delete "
-            "it, or name a directory that does not exist. "
-            f"Received: directory={str(directory)!r}"
-        )
-    if found != settings:
-        raise ValueError(
-            f"The directory holds road scenes with other settings, {found}. Delete it, "
-            "name another directory, or ask for those settings. "
-            f"Received: directory={str(directory)!r}, {settings}"
-        )
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Let one process at a time in, where the file system can; killing one frees it."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            handle = os.open(directory, os.O_RDONLY)
-            stack.callback(os.close, handle)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _is_whole(directory: Path, settings: dict[str, Any]) -> bool:
+    n_found = sum(1 for _ in (directory / "images").glob("*.jpg"))
+    whole: bool = n_found == settings["n_images"]
+    return whole and (directory / "gt.txt").is_file()
 
 
 def _check_size(size: tuple[int, int]) -> None:

@@ -34,6 +34,15 @@ def scenes(tmp_path_factory):
     return directory
 
 
+@pytest.fixture
+def example(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLE.parent)  # as for a script
+    spec = importlib.util.spec_from_file_location("speed_limits_example", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def start(*arguments):
     return subprocess.Popen(
         [sys.executable, "-W", "error::UserWarning:keras", EXAMPLE, *arguments],
@@ -206,10 +215,55 @@ def test_a_training_that_diverges_says_so_and_keeps_no_model(scenes, tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_augmentations_are_independent():
-    spec = importlib.util.spec_from_file_location("speed_limits_example", EXAMPLE)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_on_demand_trains_goes_on_and_draws(scenes, tmp_path):
+    arguments = small_run(scenes, tmp_path / "run", "--on-demand")
+    run(*arguments, "--epochs=1", "--pictures=0")
+    printed = run(*arguments, "--epochs=2", "--pictures=2", "--resume")
+    assert "Going on after epoch 1." in printed
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["epochs"] == 2
+    assert metrics["settings"]["on_demand"] is True
+    assert len(list(tmp_path.glob("run/pictures/*.png"))) == 2
+    assert len(list(tmp_path.glob("run/views/*.npz"))) == 32
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert model.input_shape == [(None, 72, 96, 3), (None,)]
+
+
+def test_on_demand_shows_the_same_scenes(example, scenes, tmp_path):
+    both = []
+    for more in ([], ["--on-demand"]):
+        arguments = example.parse_arguments(small_run(scenes, tmp_path, *more))
+        data, size = example.load_data(arguments, tmp_path)
+        images = example.Images(arguments, data, size, tmp_path)
+        samples = data.test[::-1]
+        batches = images.batches(samples).unbatch()
+        both.append(
+            [(view, images.pixels(image), label) for (view, image), label in batches]
+        )
+        labels = [int(label) for *_, label in both[-1]]
+        assert labels == [sample.label for sample in samples]
+    for (view, pixels, _), (other_view, other_pixels, _) in zip(*both, strict=True):
+        # Two decoders of JPEG, one of them coarse.
+        assert np.abs(other_view - view).mean() < 2
+        assert pixels.shape == other_pixels.shape
+        assert np.abs(pixels.astype(int) - other_pixels).mean() < 2
+
+
+def test_on_demand_shuffles_the_training_scenes_only(example, scenes, tmp_path):
+    arguments = example.parse_arguments(small_run(scenes, tmp_path, "--on-demand"))
+    data, size = example.load_data(arguments, tmp_path)
+    images = example.Images(arguments, data, size, tmp_path)
+
+    def order(*seed):
+        batches = images.batches(data.train, *seed)
+        return [int(number) for (_, numbers), _ in batches for number in numbers]
+
+    assert order() == list(range(len(data.train)))
+    assert order(3) == order(3) != order(4)
+    assert sorted(order(3)) == order()
+
+
+def test_augmentations_are_independent(example):
     augment = example.build_augmentation(0)
     grey = np.full((8, 8, 3), 100, "float32")
     grey[:4] = 140

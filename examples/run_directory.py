@@ -1,0 +1,168 @@
+"""What the examples leave in their output directory, and how a run goes on there."""
+
+import csv
+import json
+import os
+import platform
+import re
+import shutil
+import time
+
+import keras
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+import attention_sampling as ats
+from attention_sampling.checkpoint import completed_epochs
+
+# What a run leaves in its output directory, the model first: without it, no run.
+RUN_FILES = (
+    "model.keras",
+    "log.csv",
+    "metrics.json",
+    "curve.png",
+    "pictures",
+    "tensorboard",
+)
+
+
+def check_output(output, settings, free_settings, resume, overwrite):
+    """Refuse to touch an earlier run, unless it is to be resumed or overwritten."""
+    if not (output / "model.keras").exists() or overwrite:
+        return
+    if not resume:
+        raise ValueError(
+            f"{output} holds a run. Go on with it by --resume, delete it by --overwrite, "
+            "or choose another directory by --output."
+        )
+    try:
+        earlier = read_settings(output)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The settings of the run in {output} cannot be read ({error}). Delete the "
+            "run by --overwrite, or choose another directory by --output."
+        ) from error
+    differing = [
+        f"--{name.replace('_', '-')} was {earlier.get(name)}, is {value}"
+        for name, value in settings.items()
+        if name not in free_settings and earlier.get(name) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"The run in {output} has other settings: {'; '.join(differing)}. Resume it "
+            "with its own, or choose another directory by --output."
+        )
+
+
+def begin_output(output, resume):
+    """Make the output directory of a run, without what is to be overwritten."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in RUN_FILES if not resume else ():
+        path = output / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def restore(model, output, settings, steps_per_epoch, resume):
+    """Give the model the state of the run in ``output``; return its whole epochs.
+
+    The settings are written beside it, and the log is cut to these epochs.
+    """
+    checkpoint, epochs = output / "model.keras", 0
+    if checkpoint.exists():
+        model.optimizer.build(model.trainable_variables)  # or its state is not loaded
+        model.load_weights(checkpoint)
+        epochs = completed_epochs(model, steps_per_epoch)
+        print(f"Going on after epoch {epochs}.")
+        if epochs > settings["epochs"]:
+            raise ValueError(
+                f"The run in {output} has {epochs} epochs already. Expected: at least as "
+                f"many. Received: --epochs {settings['epochs']}"
+            )
+    elif resume:
+        print(f"{output} holds no whole epoch yet: beginning.")
+    write_json(output / "settings.json", settings)
+    cut_log(output / "log.csv", epochs)
+    return epochs
+
+
+def write_json(path, content):
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
+def read_settings(output):
+    return json.loads((output / "settings.json").read_text())
+
+
+def read_log(path, epochs):
+    """Return the rows of the training log for the first epochs."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if None not in row.values()][:epochs]
+
+
+def write_rows(path, rows):
+    """Write rows, dicts of the same keys, as a CSV file with a header."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", newline="") as file:
+        if rows:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    os.replace(part, path)
+
+
+def cut_log(path, epochs):
+    """Drop what the log says of epochs that the model file does not hold."""
+    write_rows(path, read_log(path, epochs))
+
+
+class EpochSeconds(keras.callbacks.Callback):
+    """Put the seconds each epoch took into its logs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = time.perf_counter() - self.start
+
+
+def draw_curve(rows, path):
+    """Draw loss and accuracy by epoch, on test images too if there are any."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    epochs = range(1, len(rows) + 1)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for prefix, label in (("", "training"), ("val_", "test")):
+            values = [row[prefix + name] for row in rows]
+            if "NA" not in values:
+                axes.plot(epochs, list(map(float, values)), label=label)
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.legend()
+    part = path.with_name(f".{path.stem}.part.png")
+    figure.savefig(part)
+    os.replace(part, path)
+
+
+def versions():
+    """Return the versions of what runs, by name."""
+    return {
+        "attention_sampling": ats.__version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def describe_error(error):
+    """Return what went wrong as one line.
+
+    What a source raises while TensorFlow runs comes out with a traceback around it.
+    """
+    text = str(error)
+    if isinstance(error, tf.errors.OpError):
+        found = re.search(r"SourceError: (.*)", text)
+        text = found[1] if found else error.message
+    return " ".join(text.split())
