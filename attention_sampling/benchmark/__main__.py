@@ -13,6 +13,7 @@ from collections.abc import Sequence
 # Name of the command and its module -> what it does.
 COMMANDS = {
     "estimators": "measure bias, variance, extremes and cost of the estimators",
+    "sources": "measure reading, cost by image size, on demand against in memory",
     "training": "train on Megapixel MNIST by several methods and compare them",
 }
 
