@@ -1,6 +1,7 @@
 """What every source of large images can do, whatever the format."""
 
 import abc
+import errno
 import operator
 import os
 import threading
@@ -18,6 +19,9 @@ from attention_sampling.data.area import AreaAverage
 
 # Pixels of a level that are in memory at a time, for each thread that makes a view.
 _STRIP_PIXELS = 2**20
+
+# What the operating system says where the process may hold no more.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 # (height, width) in pixels.
 Size = tuple[int, int]
@@ -356,9 +360,23 @@ if hasattr(os, "register_at_fork"):
 def describe_error(error: BaseException) -> str:
     """Return what an error says, and its kind where it says too little."""
     text = str(error)
+    if "too many open files" in text.lower():
+        text += ". Open the source with a lower max_open, or raise `ulimit -n`"
     if isinstance(error, OSError | ValueError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def is_fault_of_process(error: BaseException | None) -> bool:
+    """Return whether the process lacked files or memory, so that no file is to blame."""
+    while error is not None:
+        number = getattr(error, "errno", None)
+        if isinstance(error, MemoryError) or number in _SHORTAGES:
+            return True
+        if "too many open files" in str(error).lower():  # libraries that keep the text
+            return True
+        error = error.__cause__
+    return False
 
 
 def _check_windows(

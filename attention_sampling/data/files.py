@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from attention_sampling.checks import check_choice, check_count
-from attention_sampling.data.base import Size, Source, SourceError, describe_error
+from attention_sampling.data.base import (
+    Size,
+    Source,
+    SourceError,
+    describe_error,
+    is_fault_of_process,
+)
 from attention_sampling.data.cache import LeaseCache
 
 
@@ -210,7 +216,7 @@ class FileSource(Source):
                         raise found
                     _check_fit(found, places, self._misfit_remedy)
                 except Exception as error:
-                    if not skip:
+                    if not skip or is_fault_of_process(error):
                         raise SourceError(f"{path}: {describe_error(error)}") from error
                     skipped.append((path, describe_error(error)))
                 else:
