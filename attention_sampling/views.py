@@ -1,6 +1,7 @@
 """tf.data datasets of low-resolution views, with what the patches are taken from."""
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def view_dataset(
         ``shuffle=False``, or Keras warns that it leaves the order to the dataset.
 
         An image that cannot be read ends the iteration with a
-        ``tf.errors.UnknownError`` that holds the text of the ``SourceError``.
+        ``tf.errors.UnknownError`` that holds the text of the ``SourceError``. A view
+        that is kept is not read: its image may have gone.
 
     Raises:
         OSError: the directory of the cache cannot be made.
@@ -108,6 +110,8 @@ def view_dataset(
         labels = _check_labels(labels, len(source))
     next_epoch = image_order(numbers, shuffle, seed)
     read_view = view_reader(source, (height, width), cache)
+    # TensorFlow never lets go of a function: views are held by the dataset instead.
+    kept = weakref.ref(read_view)
 
     def order(_: Any) -> tf.data.Dataset:
         epoch = tf.numpy_function(next_epoch, [], tf.int32)
@@ -115,8 +119,14 @@ def view_dataset(
             tf.ensure_shape(epoch, (len(numbers),))
         )
 
+    def read_kept(index: Any) -> Any:
+        reader = kept()
+        if reader is None:  # an iterator that has outlived its dataset
+            return source.read_view(int(index), (height, width))
+        return reader(int(index))
+
     def read(index: Any) -> Any:
-        view = tf.numpy_function(lambda i: read_view(int(i)), [index], tf.float32)
+        view = tf.numpy_function(read_kept, [index], tf.float32)
         inputs = tf.ensure_shape(view, (height, width, source.channels)), index
         return (inputs,) if labels is None else (inputs, tf.gather(labels, index))
 
@@ -124,6 +134,7 @@ def view_dataset(
     dataset = tf.data.Dataset.from_tensors(0).flat_map(order)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(numbers)))
     dataset = dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset._attention_sampling_views = read_view
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
     if shard is not None:
         options = tf.data.Options()

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from pathlib import Path
 
 import keras
@@ -6,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from attention_sampling.data import ArraySource
+from attention_sampling.data import ArraySource, view_cache
 from attention_sampling.views import view_and_image_dataset, view_dataset
 
 SIZE, VIEW = (40, 60), (8, 12)
@@ -350,3 +352,28 @@ def test_views_of_a_real_slide(tmp_path):
     expected = tf.image.resize(image, views.shape[1:3], method="area")
     np.testing.assert_allclose(views[0], expected, atol=0.01)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_views_in_memory_go_with_their_dataset(monkeypatch):
+    """TensorFlow keeps the function that reads them for ever."""
+    kept = []
+    make = view_cache.MemoryViews.__init__
+
+    def note(self, *arguments):
+        make(self, *arguments)
+        kept.append(weakref.ref(self))
+
+    monkeypatch.setattr(view_cache.MemoryViews, "__init__", note)
+    source = ArraySource(np.zeros((3, 8, 8, 1), "uint8"))
+    dataset = view_dataset(source, 4, cache="memory").repeat(2)
+    assert len(list(dataset)) == 2
+    assert kept[0]() is not None
+    del dataset
+    gc.collect()
+    assert kept[0]() is None
+
+
+def test_an_empty_cache_directory_is_refused():
+    source = ArraySource(np.zeros((3, 8, 8, 1), "uint8"))
+    with pytest.raises(ValueError, match=r"`cache` must be .*empty path"):
+        view_dataset(source, 4, cache="")

@@ -38,6 +38,7 @@ def view_reader(
     Raises:
         OSError: the directory cannot be made.
         TypeError: a directory for a source that is not in files.
+        ValueError: ``cache`` is empty.
 
     Example:
 
@@ -46,6 +47,10 @@ def view_reader(
     >>> read(0).shape
     (3, 4, 1)
     """
+    if cache is not None and not os.fspath(cache):
+        raise ValueError(
+            '`cache` must be None, "memory" or a directory. Received: an empty path'
+        )
     if cache is None:
         return lambda index: source.read_view(index, size)
     if cache == "memory":
@@ -159,7 +164,7 @@ class DiskViews:
             if not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"Views cannot be kept in {self._directory}, and are made anew in "
+                    f"Some views cannot be kept in {self._directory}, and are made anew in "
                     f"every epoch: {error}",
                     RuntimeWarning,
                     stacklevel=2,

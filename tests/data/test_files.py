@@ -1,5 +1,6 @@
 """FileSource, by a format that is nothing but a line and pixels."""
 
+import errno
 import os
 import pickle
 import subprocess
@@ -13,6 +14,7 @@ from raw_files import HEADER, RawSource, write, write_all
 from source_contract import SourceContract, check_windows, draw_images, open_files
 
 from attention_sampling.data import SourceError
+from attention_sampling.data.base import is_fault_of_process
 from attention_sampling.data.files import Image
 
 
@@ -282,3 +284,37 @@ def test_more_files_than_the_process_may_open(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Too many open files" in done.stdout
     assert ".raw (image " in done.stdout
+
+
+# A process that may hold no more
+
+
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENFILE, "Too many open files in system"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        MemoryError(),
+        ValueError("Failed to open it: Too many open files"),
+    ],
+)
+def test_a_shortage_skips_nothing(paths, shortage):
+    class Short(RawSource):
+        def _open(self, path):
+            if path.endswith("1.raw"):
+                raise shortage
+            return super()._open(path)
+
+    with pytest.raises(SourceError, match=r"1\.raw: ") as raised:
+        Short(paths, on_error="skip")
+    names_a_remedy = "lower max_open, or raise `ulimit -n`" in str(raised.value)
+    assert names_a_remedy == ("too many" in str(shortage).lower())
+
+
+def test_what_is_wrong_with_a_file_is_no_shortage():
+    assert not is_fault_of_process(OSError(errno.ENOENT, "No such file"))
+    assert not is_fault_of_process(ValueError("broken"))
+    wrapped = SourceError("a.raw: cannot be read")
+    wrapped.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    assert is_fault_of_process(wrapped)
