@@ -54,6 +54,7 @@ def test_public_names():
         "UnfoldPatches",
         "__version__",
         "attention_sampling",
+        "bind_source",
         "extract_patches",
         "multinomial_entropy",
     }

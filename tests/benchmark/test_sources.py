@@ -319,7 +319,7 @@ def test_command_writes_tables_and_figures(tmp_path, monkeypatch, capsys, in_thr
     flat = read_rows(output / "flat.csv")
     assert [row["image"] for row in flat] == ["0.07 MP"]
     assert flat[0]["ratio"] == "1"
-    assert len(read_rows(output / "speed_limits.csv")) == 3
+    assert len(read_rows(output / "speed_limits.csv")) == 4
     printed = capsys.readouterr().out
     verdicts = [
         x.split()[-1]
