@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line by default.
 
     Returns:
-        Exit status: 0 if all is well, 1 if a file is broken, 2 for misuse.
+        Exit status: 0 if all is well, 1 if a file is broken, 2 for misuse, and where
+        the process lacks files or memory.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
@@ -32,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "check",
         help="read every image here and there, and list the broken ones",
         description="Reads every image here and there, and lists the broken ones. Exit "
-        "status: 1 if there are any, 0 if not, 2 if there is nothing to check.",
+        "status: 1 if there are any, 0 if not, 2 if there is nothing to check or files "
+        "or memory run short.",
     )
     check.add_argument("files", nargs="+", metavar="FILE", help=_FILES)
     check.add_argument(
@@ -68,5 +72,19 @@ def _positive(text: str) -> int:
     return number
 
 
+def _run_program() -> int:
+    """Run a command whose output may go where not all of it can be written."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be any
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as head has read enough
+        # What is left would be written when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run_program())

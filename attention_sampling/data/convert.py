@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attention_sampling.checks import check_choice, check_count
-from attention_sampling.data.base import Source, SourceError
+from attention_sampling.data.base import Source, SourceError, is_fault_of_process
 from attention_sampling.data.hdf5_file import (
     FORMAT,
     check_room,
@@ -19,8 +19,8 @@ from attention_sampling.data.hdf5_file import (
     write_images,
 )
 from attention_sampling.data.hdf5_writer import COMPRESSIONS, ImageWriter, raw_bytes
+from attention_sampling.data.inspection import open_any_size
 from attention_sampling.data.libraries import import_library
-from attention_sampling.data.opening import open_source
 from attention_sampling.data.part_files import (
     abandoned_parts,
     check_target,
@@ -43,7 +43,9 @@ def convert(
 
     For images whose own format is slow to read windows from, such as JPEG and PNG, and
     to have thousands of them in one file. Images are read block by block: memory does
-    not depend on their size.
+    not depend on their size, except where one has to be decoded as a whole, as JPEG, PNG
+    and BMP have. Such an image larger than 1 GiB needs a source with its
+    ``cache_bytes=None``; the command opens it so.
 
     The file appears under its name when it is whole. A conversion that was killed can be
     run again, and takes over the images of files that it had finished.
@@ -56,14 +58,16 @@ def convert(
             ``"none"``. None of them loses anything.
         overwrite: replace the file if it exists.
         on_error: what to do about an image that cannot be read: ``"raise"``, or
-            ``"skip"`` to leave it out.
+            ``"skip"`` to leave it out. Where the process lacks files or memory, no image
+            is to blame, and it is raised.
         progress: show a progress bar on stderr. Needs tqdm.
 
     Returns:
         (name, reason) of each image left out.
 
     Raises:
-        SourceError: an image cannot be read; with ``on_error="skip"``, none can.
+        SourceError: an image cannot be read; with ``on_error="skip"``, none can, or the
+            process lacks files or memory.
         OSError: the file exists, cannot be written, or is being written by another
             conversion; the disk is full.
         ValueError: an unknown ``compression`` or ``on_error``, a ``chunk`` below 16.
@@ -99,6 +103,12 @@ def convert(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes to its parser."""
+    parser.description = (
+        "Writes images of any format into one HDF5 file. Exit status: 0 if all are in "
+        "it; 1 if an image cannot be read, which ends it, or is left out by --on-error "
+        "skip: these are listed on stderr; 2 for misuse, what cannot be written, and "
+        "where files or memory run short; 130 if it was stopped."
+    )
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -126,7 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="end at an image that cannot be read, or leave it out "
+        help="end at an image that cannot be read, or leave it out, exit status 1 all the "
+        "same "
         "(default: %(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -136,8 +147,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert what the command line names; say on stderr what went wrong or was left out.
 
     Returns:
-        Exit status: 0 if all is well, 1 if an image cannot be read, 2 for misuse and
-        what cannot be written, 130 if the user stopped it.
+        Exit status: 0 if all is well, 1 if an image cannot be read or was left out, 2
+        for misuse, what cannot be written, and where the process lacks files or memory,
+        130 if the user stopped it.
     """
     try:
         skipped = _convert_files(arguments)
@@ -146,10 +158,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, SourceError) else 2
+        broken = isinstance(error, SourceError) and not is_fault_of_process(error)
+        return 1 if broken else 2
     for name, reason in skipped:
         print(f"skipped: {name}: {reason}", file=sys.stderr)
-    return 0
+    if skipped:
+        print(f"{arguments.output} was written without these", file=sys.stderr)
+    return 1 if skipped else 0
 
 
 def _convert_files(arguments: argparse.Namespace) -> list[tuple[str, str]]:
@@ -161,7 +176,7 @@ def _convert_files(arguments: argparse.Namespace) -> list[tuple[str, str]]:
         )
     # Before thousands of files are opened.
     check_target(output.resolve(), arguments.overwrite)
-    with open_source(arguments.inputs, on_error=arguments.on_error) as source:
+    with open_any_size(arguments.inputs, on_error=arguments.on_error) as source:
         skipped = convert(
             source,
             output,

@@ -13,7 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from attention_sampling.data.base import Source, SourceError, describe_error
+from attention_sampling.data.base import (
+    Source,
+    SourceError,
+    describe_error,
+    is_fault_of_process,
+)
 from attention_sampling.data.hdf5_writer import ImageWriter, raw_bytes
 from attention_sampling.data.names import distinct_names
 from attention_sampling.data.resume import FinishedImages
@@ -38,14 +43,16 @@ def write_images(
         file: HDF5 file to write to.
         writer: what writes one image.
         finished: what is there from before.
-        on_error: ``"raise"``, or ``"skip"`` to leave out what cannot be read.
+        on_error: ``"raise"``, or ``"skip"`` to leave out what cannot be read. Where the
+            process lacks files or memory, no image is to blame, and it is raised.
         advance: called with the bytes of pixels that need not be written.
 
     Returns:
         (name, reason) of each image left out.
 
     Raises:
-        SourceError: an image cannot be read; with ``on_error="skip"``, none can.
+        SourceError: an image cannot be read; with ``on_error="skip"``, none can, or the
+            process lacks files or memory.
     """
     file.attrs["attention_sampling_format"] = FORMAT
     images = file.create_group("images")
@@ -59,7 +66,7 @@ def write_images(
             try:
                 writer.write(index, images.create_group(key))
             except SourceError as error:
-                if on_error == "raise":
+                if on_error == "raise" or is_fault_of_process(error):
                     raise
                 del images[key]
                 skipped.append((source.names[index], str(error)))

@@ -13,6 +13,9 @@ from attention_sampling.data.decoding import decode_image, describe_image
 from attention_sampling.data.files import FileSource, Image
 from attention_sampling.data.libraries import import_library
 
+# Bytes to keep where the user sets no limit, if no image is larger.
+_KEPT = 2**30
+
 
 class ImageFilesSource(FileSource):
     """Read JPEG, PNG, BMP, TIFF, and others that Pillow knows, one image a file.
@@ -38,14 +41,15 @@ class ImageFilesSource(FileSource):
             leave it out and list it in ``skipped``.
         threads: windows to read at once; None for twice the processors, at most 8.
         cache_bytes: bytes of decoded images to keep. Images that threads are reading
-            come on top.
+            come on top. None for 1 GiB, or what the largest image takes, which may be
+            half of the memory.
         channels: 3 to repeat the channel of grey images, and to leave out alpha; None
             for the channels of the first image.
 
     Raises:
         ImportError: Pillow or simplejpeg is missing; extra ``images``. For TIFF, extra ``tiff``.
-        SourceError: a file cannot be opened, does not fit the others, or is larger than
-            ``cache_bytes``; with ``on_error="skip"``, this holds for all.
+        SourceError: a file cannot be opened, does not fit the others, or its image is
+            larger than ``cache_bytes``; with ``on_error="skip"``, this holds for all.
         ValueError: no files; an unknown ``on_error``; other channels than None or 3; a
             number that is not positive.
 
@@ -68,11 +72,13 @@ class ImageFilesSource(FileSource):
         paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         on_error: str = "raise",
         threads: int | None = None,
-        cache_bytes: int = 2**30,
+        cache_bytes: int | None = 2**30,
         channels: int | None = None,
     ) -> None:
         import_library("PIL", extra="images")
-        self._cache_bytes = check_count("cache_bytes", cache_bytes, smallest=1)
+        if cache_bytes is not None:
+            cache_bytes = check_count("cache_bytes", cache_bytes, smallest=1)
+        self._cache_bytes = cache_bytes
         self._wanted_channels = check_choice("channels", channels, (None, 3))
         super().__init__(paths, on_error, threads)
 
@@ -89,15 +95,26 @@ class ImageFilesSource(FileSource):
                 f"its {channels} channels cannot become {self._wanted_channels}"
             )
         channels = self._wanted_channels or channels
-        size = height * width * channels * np.dtype(dtype).itemsize
-        if size > self._cache_bytes:
+        # Rows are what is together in memory.
+        image = Image(None, ((height, width),), ((1, width),), channels, dtype)
+        self._check_size(_decoded_bytes(image))
+        return [image]
+
+    def _check_size(self, size: int) -> None:
+        if self._cache_bytes is None:
+            if size > _half_of_memory():
+                raise OSError(
+                    f"decoded it takes {size} bytes. Expected: no more than half of the "
+                    f"memory of this machine, {_half_of_memory()}. Store it as a TIFF in "
+                    "tiles"
+                )
+        elif size > self._cache_bytes:
             raise OSError(
                 f"decoded it takes {size} bytes and would not be kept for the next "
                 f"window. Expected: no more than cache_bytes={self._cache_bytes}. "
-                "Convert it by: python -m attention_sampling.data convert"
+                "Convert it by: python -m attention_sampling.data convert; or keep it in "
+                f"memory by cache_bytes={size}"
             )
-        # Rows are what is together in memory.
-        return [Image(None, ((height, width),), ((1, width),), channels, dtype)]
 
     def _read_from(
         self,
@@ -117,7 +134,9 @@ class ImageFilesSource(FileSource):
         return opened.nbytes
 
     def _limit(self) -> int:
-        return self._cache_bytes
+        if self._cache_bytes is not None:
+            return self._cache_bytes
+        return max([_KEPT, *(_decoded_bytes(place.image) for place in self._places)])
 
     def _convert(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self._wanted_channels is None or pixels.shape[2] == 3:
@@ -125,3 +144,16 @@ class ImageFilesSource(FileSource):
         if pixels.shape[2] < 3:
             return np.repeat(pixels[:, :, :1], 3, axis=2)
         return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def _decoded_bytes(image: Image) -> int:
+    height, width = image.levels[0]
+    return height * width * image.channels * np.dtype(image.dtype).itemsize
+
+
+def _half_of_memory() -> int:
+    """Return bytes: decoding holds an image twice."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 2**62

@@ -1,5 +1,6 @@
 """What is in image files, and whether they can be read."""
 
+import dataclasses
 import functools
 import os
 import sys
@@ -8,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TextIO
 
-from attention_sampling.data.base import Size, Source, SourceError
+from attention_sampling.data.base import Size, Source, SourceError, is_fault_of_process
+from attention_sampling.data.file_paths import Paths
 from attention_sampling.data.opening import open_source
 
 _HEADER = ("file", "height x width", "channels", "dtype", "levels", "tiles", "read by")
@@ -16,7 +18,39 @@ _HEADER = ("file", "height x width", "channels", "dtype", "levels", "tiles", "re
 # of a level: at its corners, in its centre, and between.
 _WINDOW = 256
 _PLACES = 5
-_FileReport = tuple[Counter[tuple[int, str]], list[tuple[str, str]]]
+
+
+@dataclasses.dataclass
+class _FileReport:
+    """What is in a file.
+
+    Attributes:
+        kinds: how many images of which (channels, dtype).
+        reader: name of the source that reads the file.
+        broken: what is broken, and why: lines to print.
+        unread: what was not read as the process lacks files or memory, and why.
+    """
+
+    kinds: Counter[tuple[int, str]]
+    reader: str = ""
+    broken: list[str] = dataclasses.field(default_factory=list)
+    unread: list[str] = dataclasses.field(default_factory=list)
+
+
+def open_any_size(paths: Paths, **keywords: Any) -> Source:
+    """Open files for what goes through the images one by one.
+
+    `open_source` refuses images that have to be decoded as a whole and are large, as
+    reading windows of several in turn would decode them again and again.
+
+    Args:
+        paths: as `open_source` takes them.
+        **keywords: further arguments of `open_source`.
+    """
+    try:
+        return open_source(paths, cache_bytes=None, **keywords)
+    except TypeError:  # the files are of a kind that is not decoded as a whole
+        return open_source(paths, **keywords)
 
 
 def print_info(paths: Sequence[str], output: TextIO | None = None) -> int:
@@ -27,17 +61,20 @@ def print_info(paths: Sequence[str], output: TextIO | None = None) -> int:
         output: where to print; standard output by default.
 
     Returns:
-        1 if a file cannot be opened, 0 if none.
+        1 if a file cannot be opened, 0 if none; 2, and a line on standard error, if the
+        process lacks files or memory.
     """
     output = output or sys.stdout
     rows: list[tuple[str, ...]] = [_HEADER]
-    broken = []
+    broken: list[str] = []
+    unread: list[str] = []
     for path in paths:
         try:
-            with open_source(path) as source:
+            with open_any_size(path) as source:
                 rows += [_describe(source, path, i) for i in range(len(source))]
         except SourceError as error:
-            broken.append(_without_remedy(error))
+            lines = unread if is_fault_of_process(error) else broken
+            lines.append(_without_remedy(error))
     if len(rows) > 1:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
@@ -45,7 +82,7 @@ def print_info(paths: Sequence[str], output: TextIO | None = None) -> int:
             print("  ".join(cells).rstrip(), file=output)
     for line in broken:
         print(f"broken: {line}", file=output)
-    return 1 if broken else 0
+    return _end(broken, unread)
 
 
 def check_files(
@@ -66,7 +103,8 @@ def check_files(
         output: where to print; standard output by default.
 
     Returns:
-        1 if a file is broken, 0 if none.
+        1 if a file is broken, 0 if none; 2, and lines on standard error, if the process
+        lacks files or memory.
 
     Example:
 
@@ -78,26 +116,57 @@ def check_files(
     1
     """
     output = output or sys.stdout
-    kinds: Counter[tuple[int, str]] = Counter()
-    n_broken = 0
+    reports = []
     check = functools.partial(_check_file, everything=everything)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         try:
-            for found, faults in _show_progress(pool.map(check, paths), len(paths)):
-                kinds += found
-                n_broken += len(faults)
-                for place, reason in faults:
-                    print(f"{place}: {reason}", file=output, flush=True)
+            for report in _show_progress(pool.map(check, paths), len(paths)):
+                reports.append(report)
+                for line in report.broken:
+                    print(line, file=output, flush=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    kinds = sum((report.kinds for report in reports), Counter[tuple[int, str]]())
+    broken = [line for report in reports for line in report.broken]
+    unread = [line for report in reports for line in report.unread]
     images = ", ".join(
         f"{number} of {_count(channels, 'channel')} of {dtype}"
         for (channels, dtype), number in kinds.most_common()
     )
     found = _count(kinds.total(), "image") + (f" ({images})" if images else "")
-    print(f"{_count(len(paths), 'file')}: {found}, {n_broken} broken", file=output)
-    return 1 if n_broken else 0
+    faults = f"{len(broken)} broken" + (f", {len(unread)} not read" if unread else "")
+    print(f"{_count(len(paths), 'file')}: {found}, {faults}", file=output)
+    misfit = _find_misfit(paths, reports)
+    if misfit:
+        print(f"These do not fit one source: {misfit}", file=output)
+    return _end(broken, unread)
+
+
+def _end(broken: Sequence[str], unread: Sequence[str]) -> int:
+    """Say on standard error what was not read; return the exit status."""
+    for line in unread:
+        print(f"error: {line}", file=sys.stderr)
+    if unread:
+        return 2
+    return 1 if broken else 0
+
+
+def _find_misfit(paths: Sequence[str], reports: Sequence[_FileReport]) -> str:
+    """Return why `open_source` would refuse files of which each by itself is sound."""
+    sound = {
+        path: report
+        for path, report in zip(paths, reports, strict=True)
+        if not report.broken and not report.unread
+    }
+    kinds = {(*kind, file.reader) for file in sound.values() for kind in file.kinds}
+    if len(kinds) < 2:
+        return ""
+    try:
+        open_any_size(list(sound)).close()
+    except SourceError as error:
+        return "" if is_fault_of_process(error) else _without_remedy(error)
+    return ""  # such as TIFF of different layouts
 
 
 def _count(number: int, thing: str) -> str:
@@ -123,23 +192,28 @@ def _describe(source: Source, path: str, index: int) -> tuple[str, ...]:
 
 def _check_file(path: str, everything: bool) -> _FileReport:
     """Return the kinds of images in a file, and what is broken."""
-    kinds: Counter[tuple[int, str]] = Counter()
+    report = _FileReport(Counter())
+
+    def note(error: SourceError, name: str, place: str) -> None:
+        lines = report.unread if is_fault_of_process(error) else report.broken
+        lines.append(f"{name}: {_without_path(error, place)}")
+
     try:
-        source = open_source(path, threads=1)
+        source = open_any_size(path, threads=1)
     except SourceError as error:
-        return kinds, [(path, _without_path(error, path))]
-    faults = []
+        note(error, path, path)
+        return report
+    report.reader = type(source).__name__
     with source:
         for index in range(len(source)):
-            kinds[source.channels, str(source.dtype)] += 1
+            report.kinds[source.channels, str(source.dtype)] += 1
             try:
                 for level in range(len(source.levels(index))):
                     for window in _windows(source, index, level, everything):
                         source._guarded_read(index, level, *window)
             except SourceError as error:
-                reason = _without_path(error, source._where(index))
-                faults.append((_name(source, index, path), reason))
-    return kinds, faults
+                note(error, _name(source, index, path), source._where(index))
+    return report
 
 
 def _windows(

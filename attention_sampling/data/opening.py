@@ -1,16 +1,23 @@
 """Open images of whatever format, told by what is in the files."""
 
 import importlib.util
+import inspect
 from typing import Any
 
 import attention_sampling.data as sources
 from attention_sampling.checks import check_choice
-from attention_sampling.data.base import Source, SourceError, describe_error
+from attention_sampling.data.base import (
+    Source,
+    SourceError,
+    describe_error,
+    is_fault_of_process,
+)
 from attention_sampling.data.decoding import IMAGE_FORMATS
-from attention_sampling.data.file_paths import Paths, find_files
+from attention_sampling.data.file_paths import Paths, find_files, no_files
 from attention_sampling.data.files import FileSource
 from attention_sampling.data.formats import find_format
 from attention_sampling.data.libraries import import_library
+from attention_sampling.data.tiff import check_pages
 
 # Kind of file -> name of its source.
 _SOURCES = {
@@ -49,6 +56,7 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> Sourc
         ImportError: the library of the format is missing; the message names the extra.
         SourceError: there are no such files; a file cannot be opened, or does not fit
             the others; with ``on_error="skip"``, none can.
+        TypeError: a keyword that the source does not take; paths that are none.
         ValueError: an unknown ``on_error``, or a value that the source refuses.
 
     Example:
@@ -70,6 +78,8 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> Sourc
             kinds.append(_find_kind(path))
             known.append(path)
         except OSError as error:
+            if is_fault_of_process(error):
+                raise SourceError(f"{path}: {describe_error(error)}") from error
             reasons[path] = describe_error(error)
     if "slide" in kinds:  # openslide reads TIFF in tiles, or says what is wrong with it
         kinds = ["slide" if kind == "TIFF" else kind for kind in kinds]
@@ -84,20 +94,35 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> Sourc
     fitting = [path for path in files if path not in reasons]
     if reasons and (on_error == "raise" or not fitting):
         path = next(path for path in files if path in reasons)
-        raise SourceError(
-            f"{path}: {reasons[path]}. To leave such files out, give a pattern such as "
-            '"images/*.png", or on_error="skip"'
+        remedy = (
+            '. To leave such files out, give a pattern such as "images/*.png", or '
+            'on_error="skip"'
         )
-    source: FileSource = getattr(sources, _SOURCES[kinds[0]])(
-        fitting, on_error=on_error, **keywords
-    )
+        helps = on_error == "raise" and len(files) > 1
+        raise SourceError(f"{path}: {reasons[path]}{remedy if helps else ''}")
+    kind_of_source = getattr(sources, _SOURCES[kinds[0]])
+    _check_keywords(kind_of_source, keywords)
+    source: FileSource = kind_of_source(fitting, on_error=on_error, **keywords)
     # What the source itself has skipped comes behind.
     source._skipped = [*reasons.items(), *source.skipped]
     return source
 
 
+def _check_keywords(kind_of_source: type, keywords: dict[str, Any]) -> None:
+    known = set(inspect.signature(kind_of_source).parameters) - {"paths", "on_error"}
+    unknown = sorted(set(keywords) - known)
+    if unknown:
+        raise TypeError(
+            f"These files are opened by {kind_of_source.__name__}, whose keywords are "
+            f"{', '.join(sorted(known))}. Received: {', '.join(unknown)}"
+        )
+
+
 def _find_kind(path: str) -> str:
     """Return the kind of a file: a key of ``_SOURCES``."""
+    problem = no_files(path)
+    if problem:
+        raise OSError(problem)
     file_format = find_format(path)
     if file_format in ("DICOM", "CZI"):
         return "slide"
@@ -127,9 +152,12 @@ def _find_kind_of_tiff(path: str) -> str:
         with tifffile.TiffFile(
             path, _multifile=False, is_mmstack=False, is_ndtiff=False
         ) as file:
+            check_pages(file)
             page = file.pages.first
             large = page.is_tiled or page.nbytes > _LARGE_TIFF
             pyramid = large or any(len(series.levels) > 1 for series in file.series)
             return "TIFF" if pyramid else "image"
+    except OSError:
+        raise
     except Exception as error:  # whatever tifffile stumbles on
         raise OSError(f"the TIFF is broken: {describe_error(error)}") from error

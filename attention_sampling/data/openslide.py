@@ -1,5 +1,6 @@
 """Whole-slide images, in the formats of their scanners."""
 
+import importlib.util
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +15,9 @@ from attention_sampling.data.libraries import import_library
 # Bytes of decoded tiles that openslide keeps, for all slides together: its own default
 # is 32 MiB for each slide.
 _TILE_BYTES = 2**27
+# Bytes of a decoded tile: what a broken slide claims beyond that, openslide would try to
+# have, and end the process.
+_LARGEST_TILE = 2**30
 
 
 class OpenSlideSource(FileSource):
@@ -21,7 +25,9 @@ class OpenSlideSource(FileSource):
 
     Pixels are RGB of 8 bits, whatever the slide holds; what the scanner left out has the
     background colour that the slide names, or is white. Only the slide itself is read,
-    no label or overview.
+    no label or overview. A tiled TIFF of no scanner must have three channels of 8 bits:
+    others are refused, instead of converted (where tifffile is installed, which tells
+    them apart); ``TiffSource`` reads them.
 
     Windows are exact at full resolution. Views are averaged from smaller levels; where
     a level is not smaller by a whole factor, openslide interpolates, and the view is off
@@ -84,6 +90,8 @@ class OpenSlideSource(FileSource):
         return _Slide(path, self._tiles)
 
     def _describe(self, opened: "_Slide") -> Sequence[Image]:
+        if opened.vendor == "generic-tiff":
+            _check_samples(opened.path)
         return [
             Image(
                 key=None,
@@ -126,10 +134,21 @@ class _Slide:
 
     def __init__(self, path: str, tiles: Any) -> None:
         openslide = import_library("openslide", extra="slides")
+        with open(path, "rb"):  # openslide does not say why it cannot open a file
+            pass
         self._slide = openslide.OpenSlide(path)
-        if tiles is not None:
-            self._slide.set_cache(tiles)
+        self.path = path
+        try:
+            self._look(openslide)
+            if tiles is not None:
+                self._slide.set_cache(tiles)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self, openslide: Any) -> None:
         properties = self._slide.properties
+        self.vendor = properties.get(openslide.PROPERTY_NAME_VENDOR)
         colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self._background = np.frombuffer(bytes.fromhex(colour), "uint8")
         self.levels = tuple(
@@ -140,6 +159,13 @@ class _Slide:
             (self._tile_side(level, "height"), self._tile_side(level, "width"))
             for level in range(len(self.levels))
         )
+        for height, width in self.blocks:
+            if min(height, width) < 1 or height * width * 4 > _LARGEST_TILE:
+                raise OSError(
+                    f"tiles must have pixels, of at most {_LARGEST_TILE >> 20} MiB when "
+                    f"decoded. Received: {height}x{width} pixels. The slide is broken, "
+                    "or not stored in tiles"
+                )
 
     def _tile_side(self, level: int, side: str) -> int:
         name = f"openslide.level[{level}].tile-{side}"
@@ -161,3 +187,21 @@ class _Slide:
         shares = opacity.astype("float32") / 255
         blended = colours * shares + self._background * (1 - shares)
         return np.rint(blended).astype("uint8")
+
+
+def _check_samples(path: str) -> None:
+    """Refuse a TIFF whose pixels openslide would silently convert."""
+    if importlib.util.find_spec("tifffile") is None:
+        return
+    tifffile = import_library("tifffile", extra="tiff")
+    # The flags: tifffile would open other files that this one names or lies beside.
+    with tifffile.TiffFile(
+        path, _multifile=False, is_mmstack=False, is_ndtiff=False
+    ) as file:
+        page = file.pages.first
+        channels, dtype = page.samplesperpixel, page.dtype
+    if channels != 3 or dtype != "uint8":
+        kind = f"{channels} channel" + ("s" if channels != 1 else "")
+        raise OSError(
+            f"its images have {kind} of {dtype}, slides give 3 of uint8. Use TiffSource"
+        )

@@ -104,6 +104,7 @@ class _TiffPyramid:
             raise OSError("the file ends inside its header") from error
         try:
             self._file.filehandle.set_lock(True)
+            check_pages(self._file)
             self.levels = self._find_levels()
         except BaseException:
             self.close()
@@ -143,6 +144,40 @@ class _TiffPyramid:
                 "Use OpenSlideSource"
             )
         return first
+
+
+def check_pages(file: Any) -> None:
+    """Refuse a file that ends before the last of its pages.
+
+    Pages are a chain: each says where the next one is. Tifffile reads what there is.
+
+    Args:
+        file: a ``tifffile.TiffFile``.
+
+    Raises:
+        OSError: it ends before a page.
+    """
+    handle, numbers = file.filehandle, file.tiff
+
+    def read(place: int, number: str) -> int:
+        size = struct.calcsize(number)
+        if place + size > handle.size:
+            raise OSError(
+                f"the file is cut off or broken: the page at byte {offset} reaches "
+                f"beyond its {handle.size} bytes"
+            )
+        handle.seek(place)
+        return int(struct.unpack(number, handle.read(size))[0])
+
+    try:
+        offset = file.pages.first.offset
+    except IndexError:
+        raise OSError("the file is cut off: it ends before its first image") from None
+    seen = set()
+    while offset and offset not in seen:  # a circle ends as well
+        seen.add(offset)
+        tags = read(offset, numbers.tagnoformat) * numbers.tagsize
+        offset = read(offset + numbers.tagnosize + tags, numbers.offsetformat)
 
 
 def _extents(series: Any) -> tuple[int, int, int]:

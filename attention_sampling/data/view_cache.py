@@ -19,7 +19,14 @@ View = npt.NDArray[np.float32]
 # To be raised when views are made in another way: what was kept before is stale then.
 _VERSION = 1
 # What of a source's state tells nothing about the pixels of one of its images.
-_OF_NO_EFFECT = {"_max_open", "_names", "_places", "_skipped", "_threads"}
+_OF_NO_EFFECT = {
+    "_cache_bytes",
+    "_max_open",
+    "_names",
+    "_places",
+    "_skipped",
+    "_threads",
+}
 
 
 def view_reader(

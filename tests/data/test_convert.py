@@ -1,6 +1,7 @@
 """Conversion to HDF5: the pixels, the pyramid, and nothing half written."""
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -16,9 +17,11 @@ import pytest
 from attention_sampling.data import (
     ArraySource,
     HDF5Source,
+    ImageFilesSource,
     SourceError,
     hdf5_file,
     hdf5_writer,
+    open_source,
 )
 from attention_sampling.data import convert as command
 from attention_sampling.data.convert import convert
@@ -247,6 +250,26 @@ def test_no_image_can_be_read(tmp_path, monkeypatch):
     source = ArraySource([np.zeros((5, 5, 1))])
     monkeypatch.setattr(source, "_read", lambda *window: 1 / 0)
     with pytest.raises(SourceError, match=r"None of 1 images can be read.*division"):
+        convert(source, tmp_path / "a.h5", on_error="skip", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Short(ArraySource):
+    """A source for whose image 1 the process lacks something."""
+
+    error = OSError(errno.EMFILE, "Too many open files")
+
+    def _read(self, index, level, origin, size):
+        if index == 1:
+            raise self.error
+        return super()._read(index, level, origin, size)
+
+
+@pytest.mark.parametrize("error", [Short.error, MemoryError()])
+def test_shortage_of_the_process_leaves_no_image_out(small, tmp_path, error):
+    source = Short([np.zeros((5, 5, 1))] * 3)
+    source.error = error
+    with pytest.raises(SourceError, match=r"array 1 \(image 1\).*(Too many|Memory)"):
         convert(source, tmp_path / "a.h5", on_error="skip", progress=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -541,12 +564,19 @@ def test_command_line(rng, tmp_path):
     out = tmp_path / "out.h5"
     inputs = [tmp_path / "b.h5", tmp_path / "c.h5", tmp_path / "a.h5"]
     done = run_command(*inputs, out, "--on-error", "skip", "--chunk", "32")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert f"skipped: {tmp_path / 'c.h5'}: " in done.stderr
+    assert done.stderr.endswith(f"{out} was written without these\n")
     assert "out.h5: 100%" in done.stderr
     with HDF5Source(out) as source:
         assert source.names == ("b.h5", "a.h5")
         assert source._block(0, 0) == (32, 32)
+
+
+def run_here(*arguments):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(list(map(str, arguments))))
 
 
 @pytest.mark.parametrize(
@@ -561,11 +591,49 @@ def test_command_line_says_what_is_wrong(tmp_path, capsys, names, status, messag
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("image", data=np.zeros((7, 8, 3), "uint8"))
     (tmp_path / "c.h5").write_text("no image")
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    arguments = parser.parse_args([str(tmp_path / name) for name in names])
-    assert command.run(arguments) == status
+    assert run_here(*(tmp_path / name for name in names)) == status
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert re.search(message, error)
     assert not (tmp_path / "new.h5").exists()
+
+
+def test_command_line_where_all_is_well_or_the_process_lacks_files(
+    tmp_path, capsys, monkeypatch
+):
+    kind = ArraySource
+    monkeypatch.setattr(
+        command, "open_any_size", lambda *_, **__: kind([np.zeros((5, 5, 1))] * 2)
+    )
+    arguments = ["x.png", tmp_path / "a.h5", "--on-error", "skip", "--quiet"]
+    assert run_here(*arguments) == 0
+    assert capsys.readouterr().err == ""
+    kind = Short
+    assert run_here(*arguments, "--overwrite") == 2
+    assert "Too many open files" in capsys.readouterr().err
+    assert HDF5Source(tmp_path / "a.h5").names == ("array 0", "array 1")  # as before
+
+
+def test_command_line_takes_images_larger_than_a_cache(rng, tmp_path, monkeypatch):
+    pillow = pytest.importorskip("PIL.Image")
+    image = draw(rng, 70, 80, 3)
+    pillow.fromarray(image).save(tmp_path / "a.png")
+    # All defaults but that of cache_bytes.
+    monkeypatch.setattr(
+        ImageFilesSource.__init__,
+        "__defaults__",
+        ("raise", None, 70 * 80 * 3 - 1, None),
+    )
+    with pytest.raises(SourceError, match="convert"):
+        open_source(tmp_path / "a.png")
+    assert run_here(tmp_path / "a.png", tmp_path / "a.h5", "--quiet") == 0
+    with HDF5Source(tmp_path / "a.h5") as source:
+        np.testing.assert_array_equal(read(source, 0), image)
+
+
+def test_help_tells_the_exit_status():
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert "Exit status: 0 if all are in it; 1 if" in " ".join(
+        parser.format_help().split()
+    )

@@ -1,6 +1,7 @@
 """Image files: modes, caches, and what is broken."""
 
 import io
+import pickle
 import sys
 import warnings
 import zlib
@@ -268,21 +269,56 @@ def test_opening_reads_headers_alone_and_allows_large_images(tmp_path):
 
 def test_refuses_what_the_cache_cannot_keep(tmp_path):
     write_huge_png(tmp_path / "huge.png")
-    with pytest.raises(SourceError, match=r"1200000000 bytes.*convert"):
+    message = r"1200000000 bytes.*data convert; or .* cache_bytes=1200000000$"
+    with pytest.raises(SourceError, match=message):
         ImageFilesSource(tmp_path / "huge.png")
+    ImageFilesSource(tmp_path / "huge.png", cache_bytes=1200000000)
 
 
-def test_keeps_decoded_images_up_to_a_limit(tmp_path, rng, monkeypatch):
-    images = draw_images(rng, [(20, 30)] * 3, 3, "uint8")
+def test_without_a_limit_the_largest_image_is_kept(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(image_files_module, "_KEPT", 1)
+    images = draw_images(rng, [(20, 30), (40, 30), (20, 30)], 3, "uint8")
     paths = [write_png(tmp_path / f"{i}.png", x) for i, x in enumerate(images)]
+    decoded = count_decoding(monkeypatch)
+    source = pickle.loads(pickle.dumps(ImageFilesSource(paths, cache_bytes=None)))
+    with source:
+        for index in (1, 1, 0, 2, 0, 1):
+            source.read_patches([index], [(0, 0)], 4)
+        assert decoded == ["1.png", "0.png", "2.png", "1.png"]
+
+
+def test_what_memory_cannot_hold_is_refused_however_large_the_limit(
+    tmp_path, monkeypatch
+):
+    write_huge_png(tmp_path / "huge.png")
+    monkeypatch.setattr(image_files_module, "_half_of_memory", lambda: 1200000000)
+    ImageFilesSource(tmp_path / "huge.png", cache_bytes=None)
+    monkeypatch.setattr(image_files_module, "_half_of_memory", lambda: 1199999999)
+    with pytest.raises(SourceError, match="half of the memory of this machine, 11999"):
+        ImageFilesSource(tmp_path / "huge.png", cache_bytes=None)
+
+
+def test_half_of_memory_is_a_sensible_number():
+    assert 2**26 < image_files_module._half_of_memory() <= 2**62
+
+
+def count_decoding(monkeypatch):
+    """Return a list that grows by the names of the files that are decoded."""
     decoded = []
+    decode_image = image_files_module.decode_image
 
     def decode(path):
         decoded.append(Path(path).name)
         return decode_image(path)
 
-    decode_image = image_files_module.decode_image
     monkeypatch.setattr(image_files_module, "decode_image", decode)
+    return decoded
+
+
+def test_keeps_decoded_images_up_to_a_limit(tmp_path, rng, monkeypatch):
+    images = draw_images(rng, [(20, 30)] * 3, 3, "uint8")
+    paths = [write_png(tmp_path / f"{i}.png", x) for i, x in enumerate(images)]
+    decoded = count_decoding(monkeypatch)
     with ImageFilesSource(paths, threads=1, cache_bytes=2 * 1800) as source:
         assert decoded == []
         for index in (0, 1, 0, 1, 2, 1, 2, 0):

@@ -1,5 +1,6 @@
 """python -m attention_sampling.data: info, check, exit status."""
 
+import errno
 import io
 import os
 import subprocess
@@ -14,7 +15,13 @@ import tifffile
 from PIL import Image
 
 import attention_sampling
-from attention_sampling.data import ArraySource, inspection
+from attention_sampling.data import (
+    ArraySource,
+    ImageFilesSource,
+    SourceError,
+    inspection,
+    open_source,
+)
 from attention_sampling.data.__main__ import main
 
 REPOSITORY = Path(attention_sampling.__file__).parents[1]
@@ -82,8 +89,92 @@ def test_info_tells_what_is_broken_and_goes_on(files, capsys):
 def test_check_of_what_is_whole(files, capsys):
     assert main(["check", *files]) == 0
     assert main(["check", "--all", "--threads", "1", *files]) == 0
-    line = "3 files: 4 images (2 of 3 channels of uint8, 2 of 1 channel of uint8)"
-    assert capsys.readouterr().out == f"{line}, 0 broken\n" * 2
+    found = "3 files: 4 images (2 of 3 channels of uint8, 2 of 1 channel of uint8)"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::2] == [f"{found}, 0 broken"] * 2
+
+
+def test_check_tells_what_does_not_fit_one_source(files, capsys):
+    Image.new("L", (30, 20)).save("grey.png")
+    assert main(["check", "grey.png", "a.png"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("These do not fit one source: a.png: its images have 3 ch")
+    assert last.endswith("For grey images among colours: channels=3")
+    assert main(["check", *files]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("These do not fit one source: b.tif: its kind is TIFF, that")
+    assert "on_error" not in last
+
+
+def test_check_says_nothing_where_the_sound_fit(files, capsys):
+    image = np.asarray(Image.open("a.png"))
+    Image.fromarray(image).save("d.png")
+    tifffile.imwrite("untiled.tif", image[:, :650], photometric="rgb")
+    Image.fromarray(image[:, :, 0]).save("broken.png")
+    break_png("broken.png")
+    assert main(["check", "a.png", "d.png", "broken.png"]) == 1
+    assert main(["check", "b.tif", "untiled.tif"]) == 0
+    assert "do not fit" not in capsys.readouterr().out
+
+
+def test_empty_directory_is_listed_among_others(files, capsys):
+    Path("empty").mkdir()
+    assert main(["check", "a.png", "empty"]) == 1
+    assert main(["info", "empty", "a.png"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("empty: ")
+    assert lines[1].startswith("2 files: 1 image ")
+    assert lines[-1].startswith("broken: empty: ")
+
+
+@pytest.mark.parametrize("command", ["info", "check"])
+def test_images_larger_than_a_cache_are_read(files, monkeypatch, command):
+    # All defaults but that of cache_bytes.
+    monkeypatch.setattr(
+        ImageFilesSource.__init__, "__defaults__", ("raise", None, 1000, None)
+    )
+    with pytest.raises(SourceError, match="cache_bytes=1000"):
+        open_source("a.png")
+    assert main([command, *files]) == 0
+
+
+# What the process lacks
+
+
+def lack(place):
+    try:
+        raise OSError(errno.EMFILE, "Too many open files")
+    except OSError as error:
+        raise SourceError(f"{place}: {error}") from error
+
+
+@pytest.mark.parametrize("command", ["info", "check"])
+def test_shortage_is_no_fault_of_the_file(files, capsys, monkeypatch, command):
+    def open_some(path, **keywords):
+        return lack(path) if path == "a.png" else open_source(path, **keywords)
+
+    monkeypatch.setattr(inspection, "open_source", open_some)
+    Path("note.txt").write_text("no image")
+    assert main([command, *files, "note.txt"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: a.png: [Errno 24] Too many open files\n"
+    assert "a.png" not in captured.out
+    assert "note.txt: this is no image" in captured.out
+    if command == "check":
+        assert captured.out.splitlines()[1].endswith("1 broken, 1 not read")
+
+
+def test_shortage_in_reading_is_no_fault_of_the_image(capsys, monkeypatch):
+    class Short(ArraySource):
+        def _read(self, *window):
+            raise MemoryError
+
+    source = Short([np.zeros((30, 20, 1))])
+    monkeypatch.setattr(inspection, "open_source", lambda path, **keywords: source)
+    assert main(["check", "x"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: array 0: (image 0): rows 0 to 30")
+    assert captured.out.endswith("), 0 broken, 1 not read\n")
 
 
 def test_check_lists_what_is_broken(files, capsys):
@@ -98,6 +189,7 @@ def test_check_lists_what_is_broken(files, capsys):
         "d.h5",
         "note.txt",
         "5 files",
+        "These do not fit one source",
     ]
     assert lines[0].startswith("a.png: (image 0): rows 0 to 256, columns 0 to 256 can")
     assert lines[2] == "note.txt: this is no image of a known format"
@@ -131,7 +223,7 @@ class Recorder(ArraySource):
 def test_check_reads_here_and_there_or_everything(monkeypatch, everything):
     source = Recorder([np.zeros((3000, 2100, 1), "uint8")])
     source.seen = np.zeros((3000, 2100), bool)
-    monkeypatch.setattr(inspection, "open_source", lambda path, threads: source)
+    monkeypatch.setattr(inspection, "open_source", lambda path, **keywords: source)
     assert inspection.check_files(["x"], everything, output=io.StringIO()) == 0
     seen = source.seen
     if everything:
@@ -227,3 +319,31 @@ def test_runs_as_a_module(files):
     assert done.stdout.startswith("note.txt: this is no image")
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+def start_module(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "attention_sampling.data", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
+    )
+
+
+@pytest.mark.parametrize("command", ["info", "check"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_reader_of_the_output_that_goes_away(files, command, unbuffered):
+    with start_module(command, *files, PYTHONUNBUFFERED=unbuffered) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 1
+
+
+def test_names_that_the_terminal_does_not_know():
+    name = "caf\N{LATIN SMALL LETTER E WITH ACUTE}.png"
+    Image.new("L", (30, 20)).save(name)
+    with start_module("info", name, PYTHONIOENCODING="ascii") as running:
+        output, errors = running.communicate(timeout=100)
+    assert errors == b""
+    assert rb"caf\xe9.png  20 x 30" in output
+    assert running.returncode == 0

@@ -1,9 +1,9 @@
 """open_source: which files, in which order, and by which source."""
 
+import errno
 import importlib.util
 import os
 import pickle
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +100,17 @@ def test_tiff_in_tiles_among_slides_is_read_as_one():
         assert len(source) == 2
 
 
+@needs_slide
+def test_tiff_in_tiles_among_slides_is_not_converted():
+    tifffile.imwrite("a.tif", np.full((64, 80), 300, "uint16"), tile=(16, 16))
+    reason = "its images have 1 channel of uint16, slides give 3 of uint8"
+    with pytest.raises(SourceError, match=rf"a\.tif: {reason}"):
+        open_source(["a.tif", SLIDE])
+    with open_source(["a.tif", SLIDE], on_error="skip") as source:
+        assert source.paths == (str(SLIDE),)
+        assert source.skipped[0] == ("a.tif", f"{reason}. Use TiffSource")
+
+
 def test_on_error_reaches_the_source():
     write_hdf5("a.h5")
     with open_source("a.h5", on_error="raise", dataset="image") as source:
@@ -132,8 +143,17 @@ def test_keywords_are_those_of_the_source():
     write_image("a.png", (30, 40))
     with open_source("a.png", channels=3, threads=1) as source:
         assert source.shape(0) == (30, 40, 3)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'max_tiles'"):
-        open_source("a.png", max_tiles=3)
+    write_tiff("a.tif", tile=(16, 16))
+    for path, name, accepted in [
+        (
+            "a.png",
+            "max_open",
+            "by ImageFilesSource, whose keywords are .*channels.* thr",
+        ),
+        ("a.tif", "cache_bytes", "by TiffSource, whose keywords are max_open, threads"),
+    ]:
+        with pytest.raises(TypeError, match=rf"{accepted}.*\. Received: {name}$"):
+            open_source(path, **{name: 3, "threads": 1})
     with pytest.raises(ValueError, match="`on_error` must be one of"):
         open_source("a.png", on_error="ignore")
 
@@ -198,13 +218,56 @@ def test_parts_of_a_mrxs_slide_are_left_out():
         open_source("s/a.mrxs")
 
 
-@pytest.mark.parametrize("paths", ["none/*.png", "empty", "only_hidden", []])
-def test_no_files_at_all(paths):
+def test_a_mrxs_slide_hides_only_what_was_not_named():
+    write_image("s/a.mrxs", kind="jpeg")
+    write_image("s/a/tiles/1.png")
+    write_image("s/a/2.png")
+    for named in ("s/a", "s/a/*", os.path.abspath("s/a"), os.path.abspath("s/a/*")):
+        assert [os.path.relpath(path) for path in find_files(named)] == ["s/a/2.png"]
+    assert find_files("./s/a/**/*.png") == ["./s/a/2.png", "./s/a/tiles/1.png"]
+    for named in ("s/*/*", "s/**/*.png", "**/*.png", "*/a/*.png"):
+        with pytest.raises(SourceError, match=r"no file fits|s/a\.mrxs"):
+            open_source(named)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ("none/*.png", r"none/\*\.png: no file fits this pattern"),
+        ("empty", "empty: this is a directory without files"),
+        (Path("only_hidden"), "only_hidden: this is a directory without files"),
+        ("outer", r"outer: .* files in directories inside it, .* 'outer/\*\*/\*\.png'"),
+        (["empty", "outer", "none/*"], "empty: this is a directory without files"),
+        ([], "Received: none"),
+    ],
+)
+def test_no_files_at_all(paths, message):
     os.mkdir("empty")
+    os.makedirs("outer/inner")
     os.mkdir("only_hidden")
     Path("only_hidden/.note").write_text("x")
-    received = repr(paths) if paths else "none"
-    with pytest.raises(SourceError, match=f"Received: {re.escape(received)}"):
+    for on_error in ("raise", "skip"):
+        with pytest.raises(SourceError, match=message):
+            open_source(paths, on_error=on_error)
+
+
+def test_a_directory_without_files_among_others():
+    os.makedirs("outer/inner")
+    write_image("a.png")
+    paths = ["outer", "a.png", "b*.png"]
+    assert find_files(paths) == paths
+    with pytest.raises(SourceError, match="outer: this is a directory without files"):
+        open_source(paths)
+    with open_source(paths, on_error="skip") as source:
+        assert source.names == ("a.png",)
+        assert [path for path, _ in source.skipped] == ["outer", "b*.png"]
+        assert source.skipped[0][1].startswith("this is a directory without files")
+        assert source.skipped[1][1] == "no file fits this pattern"
+
+
+@pytest.mark.parametrize("paths", [5, None, ["a.png", 5], b"a.png"])
+def test_paths_that_are_none(paths):
+    with pytest.raises(TypeError, match=r"`paths` must be a path, .* Received: "):
         open_source(paths)
 
 
@@ -233,8 +296,27 @@ def test_a_stray_text_file_is_refused_or_left_out():
         assert source.skipped == (("d/README", "this is no image of a known format"),)
         assert pickle.loads(pickle.dumps(source)).skipped == source.skipped
     Path("d/b.png").unlink()
-    with pytest.raises(SourceError, match="d/README: this is no"):
-        open_source("d", on_error="skip")
+    for on_error in ("skip", "raise"):  # no others to open instead
+        with pytest.raises(SourceError, match=r"d/README: this is no .* format$"):
+            open_source("d", on_error=on_error)
+
+
+@pytest.mark.parametrize("tiff", [False, True])
+def test_a_shortage_of_the_process_is_never_skipped(monkeypatch, tiff):
+    write_image("a.png")
+    write_tiff("b.tif")
+
+    def fail(path, **keywords):
+        if path == "b.tif":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return find_format(path)
+
+    if tiff:
+        monkeypatch.setattr(tifffile, "TiffFile", fail)
+    else:
+        monkeypatch.setattr(opening, "find_format", fail)
+    with pytest.raises(SourceError, match=r"b\.tif: .*Too many open files.*ulimit"):
+        open_source(["a.png", "b.tif"], on_error="skip")
 
 
 def test_the_first_file_tells_the_kind_of_all():
@@ -276,6 +358,21 @@ def test_a_slide_cut_off_is_an_error_or_left_out(share):
         assert type(source) is OpenSlideSource
         assert source.names == ("b.svs",)
         assert source.skipped[0][0] == "a.svs"
+
+
+@needs_slide
+@pytest.mark.parametrize(
+    ("share", "reason"),
+    [
+        (0.5, "it ends before its first image"),
+        (0.9, "the page at byte 1850194 reaches beyond its 174"),
+    ],
+)
+def test_a_single_slide_cut_off_says_so(share, reason):
+    data = SLIDE.read_bytes()
+    Path("a.svs").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(SourceError, match=rf"a\.svs: the file is cut off.*{reason}"):
+        open_source("a.svs")
 
 
 # Starting fast

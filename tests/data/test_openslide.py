@@ -102,7 +102,9 @@ def test_what_was_not_scanned_has_the_background(tmp_path, rng, monkeypatch):
     # Colours in TIFF are stored times their opacity, as they are here.
     stored = np.where(opacity == 0, 0, np.minimum(image, opacity)).astype("uint8")
     stored = np.concatenate([stored, opacity], axis=2)
-    path = write(tmp_path / "a.tif", stored, extrasamples=["assocalpha"])
+    # As a scanner's: a TIFF of no scanner must have three channels.
+    options = {"extrasamples": ["assocalpha"], "description": "Aperio"}
+    path = write(tmp_path / "a.tif", stored, **options)
 
     def check(background):
         with OpenSlideSource(path) as source:
@@ -255,6 +257,55 @@ def test_bogus_extents(tmp_path, rng):
             file.write(struct.pack("<HII", 4, 1, 2**31 - 16))
     with pytest.raises(SourceError, match=r"a\.tif"), OpenSlideSource(path) as source:
         source.read_patches([0], [(10**9, 10**9)], 20)
+
+
+@pytest.mark.parametrize("code", [322, 323])
+def test_tiles_that_no_memory_holds_are_refused(tmp_path, rng, monkeypatch, code):
+    # GLib would end the process at the first reading.
+    path = write(tmp_path / "a.tif", draw_images(rng, [(40, 30)], 3, "uint8")[0])
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags[code].offset
+    with open(path, "r+b") as file:
+        file.seek(place + 2)
+        file.write(struct.pack("<HII", 4, 1, 2**30))
+    closed = []
+    close = openslide.OpenSlide.close
+    monkeypatch.setattr(
+        openslide.OpenSlide, "close", lambda slide: closed.append(close(slide))
+    )
+    refuse(path, r"at most 1024 MiB.* Received: \d+x\d+ pixels\. The slide is broken")
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "received"),
+    [
+        ((), "uint8", "1 channel of uint8"),
+        ((3,), "uint16", "3 channels of uint16"),
+        ((3,), "float32", "3 channels of float32"),
+        ((3,), "int8", "3 channels of int8"),
+        ((4,), "uint8", "4 channels of uint8"),
+    ],
+)
+def test_tiff_that_would_be_converted_is_refused(tmp_path, shape, dtype, received):
+    colours = "rgb" if shape else "minisblack"
+    image = np.ones((90, 70, *shape), dtype)
+    path = write(tmp_path / "a.tif", image, photometric=colours)
+    refuse(path, f"its images have {received}, slides give 3 of uint8")
+    sound = write(tmp_path / "b.tif", np.ones((90, 70, 3), "uint8"))
+    with OpenSlideSource([path, sound], on_error="skip") as source:
+        assert source.paths == (str(sound),)
+
+
+def test_a_slide_that_must_not_be_read_says_so(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.tif", np.ones((90, 70, 3), "uint8"))
+
+    def forbid(path, mode):
+        raise PermissionError(13, "Permission denied")
+
+    # In its module only: root may read all files.
+    monkeypatch.setattr("attention_sampling.data.openslide.open", forbid, raising=False)
+    refuse(path, "Permission denied")
 
 
 # Open files, the library

@@ -496,6 +496,39 @@ def test_a_list_of_tiles_that_is_too_long_or_short(sound):
         refuse(sound, "it lists 0 of|IndexError|cut off|broken")
 
 
+def next_page(path):
+    """Return where the last page says that there is no other."""
+    with tifffile.TiffFile(path) as file:
+        return file.pages.next_page_offset
+
+
+def test_pages_beyond_the_end_are_refused(sound):
+    whole = sound.read_bytes()
+    for place in (len(whole) - 1, len(whole), 2**32 - 1):
+        put(sound, next_page(sound), struct.pack("<I", place))
+        refuse(sound, f"the page at byte {place} reaches beyond its {len(whole)} bytes")
+        sound.write_bytes(whole)
+    put(sound, 4, struct.pack("<I", 2**31))
+    refuse(sound, "cut off: it ends before its first image")
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_file_that_ends_inside_its_last_page_is_refused(tmp_path, big):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, bigtiff=big) as file:
+        file.write(np.ones((90, 80), "uint8"))
+        file.write(np.ones((30, 20), "uint8"))
+        file.write(np.ones((10, 10), "uint8"))
+    with tifffile.TiffFile(path) as file:
+        last = file.pages[2].offset
+    with TiffSource(path) as source:
+        assert source.shape(0) == (90, 80, 1)
+    whole = path.read_bytes()
+    for length in (last, last + 1, last + 40, next_page(path) + 2):
+        path.write_bytes(whole[:length])
+        refuse(path, f"the page at byte {last} reaches beyond its {length} bytes")
+
+
 def test_directories_in_a_circle_end(sound, rng):
     with tifffile.TiffFile(sound) as file:
         first = file.pages[0].offset
