@@ -1,5 +1,6 @@
 """Open files, or decoded images, kept for the next reading, up to a limit."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ class LeaseCache:
         cost: Callable[[Any], int] = lambda kept: 1,
     ) -> None:
         self._open, self._close, self._limit, self._cost = open, close, limit, cost
+        self._process = os.getpid()
         self._lock = threading.Lock()
         # From what was used least lately to what was used last.
         self._entries: OrderedDict[Any, Lease] = OrderedDict()
@@ -105,6 +107,13 @@ class LeaseCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __del__(self) -> None:
+        # Nobody uses anything any more, or there would be a reference to this; but in a
+        # forked process, threads that stayed behind may hold the lock for ever.
+        with suppress(Exception):
+            if self._process == os.getpid():
+                self.clear()
 
     def _open_once(self, lease: "Lease") -> None:
         with lease.opening:

@@ -1,19 +1,22 @@
 """FileSource, by a format that is nothing but a line and pixels."""
 
 import errno
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from raw_files import HEADER, RawSource, write, write_all
 from source_contract import SourceContract, check_windows, draw_images, open_files
 
-from attention_sampling.data import SourceError
+from attention_sampling.data import SourceError, TiffSource
 from attention_sampling.data.base import is_fault_of_process
 from attention_sampling.data.files import Image
 
@@ -284,6 +287,20 @@ def test_more_files_than_the_process_may_open(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Too many open files" in done.stdout
     assert ".raw (image " in done.stdout
+
+
+def test_a_source_that_is_forgotten_closes_its_files(tmp_path, rng):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, draw_images(rng, [(20, 30)], 3, "uint8")[0])
+    source = TiffSource(path)
+    source.itself = source  # as a model that holds it is full of circles
+    source.read_patches([0], [(0, 0)], 5)
+    assert open_files(tmp_path)
+    del source
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()
+    assert not open_files(tmp_path)
 
 
 # A process that may hold no more
