@@ -1,5 +1,6 @@
 """Describe and decode image files that are small enough to be decoded as a whole."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,8 @@ def decode_image(path: str) -> npt.NDArray[Any]:
     with _open_header(path, image_format) as header:
         mode, channels, dtype = _find_mode(header, image_format)
         size = header.height, header.width, channels
+        if image_format == "PNG":
+            _check_png(Path(path).read_bytes())
         if image_format == "JPEG":
             pixels = _decode_jpeg(Path(path).read_bytes(), mode)
         elif _is_deep_colour(header, image_format):
@@ -142,6 +145,21 @@ def _raw_mode(header: Any) -> str:
     """Return how Pillow calls the pixels as they are stored."""
     arguments = header.tile[0][3] if header.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _check_png(data: bytes) -> None:
+    """Refuse a PNG with a wrong checksum: Pillow decodes its pixels without a look."""
+    position, kind = 8, b""  # behind the signature
+    while kind != b"IEND":
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise OSError("the PNG is cut off, or the length of a part is wrong")
+        checksum = zlib.crc32(memoryview(data)[position + 4 : end])
+        if checksum != int.from_bytes(data[end : end + 4], "big"):
+            raise OSError(f"the PNG is damaged: a {kind!r} part has a wrong checksum")
+        position = end + 4
 
 
 def _decode_jpeg(data: bytes, mode: str) -> npt.NDArray[np.uint8]:

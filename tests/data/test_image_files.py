@@ -379,6 +379,27 @@ def test_a_broken_scan_of_a_jpeg_is_an_error(tmp_path, form, fault):
             source.read_view(0, 4)
 
 
+def test_a_damaged_png_is_an_error(tmp_path):
+    """Pillow does not check the pixels, and gives others."""
+    path = tmp_path / "a.png"
+    data = np.zeros((100, 100, 3), "uint8")
+    data[30:60, 20:80] = 200
+    Image.fromarray(data).save(path)
+    whole = path.read_bytes()
+    start = whole.index(b"IDAT") + 4
+    for position in range(start, len(whole) - 12, 7):
+        broken = bytearray(whole)
+        broken[position] ^= 0xFF
+        path.write_bytes(broken)
+        with ImageFilesSource(path) as source:
+            with pytest.raises(SourceError, match=r"a\.png \(image 0\): rows 0 to 100"):
+                source.read_view(0, 10)
+    path.write_bytes(whole[:-14])
+    with ImageFilesSource(path) as source:
+        with pytest.raises(SourceError, match=r"a\.png .*cut off"):
+            source.read_view(0, 10)
+
+
 def test_noise_in_the_scan_is_found_in_nearly_all_jpegs(tmp_path):
     found = 0
     for seed in range(20):
