@@ -391,13 +391,13 @@ def test_a_damaged_png_is_an_error(tmp_path):
         broken = bytearray(whole)
         broken[position] ^= 0xFF
         path.write_bytes(broken)
-        with ImageFilesSource(path) as source:
-            with pytest.raises(SourceError, match=r"a\.png \(image 0\): rows 0 to 100"):
-                source.read_view(0, 10)
-    path.write_bytes(whole[:-14])
-    with ImageFilesSource(path) as source:
-        with pytest.raises(SourceError, match=r"a\.png .*cut off"):
+        source = ImageFilesSource(path)
+        with pytest.raises(SourceError, match=r"a\.png \(image 0\): rows 0 to 100"):
             source.read_view(0, 10)
+    path.write_bytes(whole[:-14])
+    source = ImageFilesSource(path)
+    with pytest.raises(SourceError, match=r"a\.png .*cut off"):
+        source.read_view(0, 10)
 
 
 def test_noise_in_the_scan_is_found_in_nearly_all_jpegs(tmp_path):
