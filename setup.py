@@ -16,7 +16,13 @@ def read_version() -> str:
     raise RuntimeError("attention_sampling/__init__.py holds no __version__")
 
 
-EXAMPLES = ["matplotlib>=3.8", "pillow>=10.1", "tensorboard>=2.18", "tqdm>=4.60"]
+EXAMPLES = [
+    "matplotlib>=3.8",
+    "pillow>=10.1",
+    "scipy>=1.11",
+    "tensorboard>=2.18",
+    "tqdm>=4.60",
+]
 HDF5 = ["h5py>=3.10", "tqdm>=4.60"]
 IMAGES = ["pillow>=10.1", "simplejpeg>=1.7"]
 TIFF = ["imagecodecs>=2024.1.1", "tifffile>=2024.1.30"]

@@ -1,0 +1,192 @@
+"""Which images are for training and which for testing: folds, or numbers given."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from attention_sampling.checks import check_count
+
+__all__ = ["Fold", "format_ids", "parse_ids", "split_by_ids", "stratified_folds"]
+
+_MOST_IDS = 1_000_000
+_IDS = "numbers and ranges, as 1-50,60"
+
+
+class Fold(NamedTuple):
+    """One split of a data set.
+
+    Args:
+        train: (n_train,) int64, positions of the samples to train on, ascending.
+        test: (n_test,) int64, positions of those to test with, ascending.
+    """
+
+    train: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+
+
+def stratified_folds(
+    labels: Sequence[int] | npt.NDArray[Any],
+    n_folds: int = 5,
+    seed: int = 0,
+    names: Sequence[Any] | None = None,
+) -> list[Fold]:
+    """Split a data set for cross-validation: each sample is in exactly one test set.
+
+    The test sets are stratified: they differ by one sample at most, and so do their
+    samples of each class. A class with fewer samples than there are folds is missing
+    from some test sets, never from what is trained on.
+
+    Args:
+        labels: (n_samples,), class of each sample.
+        n_folds: how many splits, at least 2.
+        seed: non-negative int; another one gives other folds.
+        names: what each sample is called, such as its number, one each; its position by
+            default. The same seed, names and labels give the same folds on every
+            machine, in whatever order the samples are.
+
+    Raises:
+        ValueError: fewer than two folds, or more than samples; a class of one sample
+            only; not one name for each sample; a negative seed.
+
+    Example:
+
+    >>> labels = [0, 0, 0, 1, 1, 1, 1, 0]
+    >>> for train, test in stratified_folds(labels, n_folds=4):
+    ...     print(test, [labels[position] for position in test])
+    [2 6] [0, 1]
+    [1 4] [0, 1]
+    [5 7] [1, 0]
+    [0 3] [0, 1]
+    """
+    labels = np.asarray(labels)
+    n_folds = check_count("n_folds", n_folds, smallest=2)
+    seed = check_count("seed", seed, smallest=0)
+    keys = [str(name) for name in (range(len(labels)) if names is None else names)]
+    if len(keys) != len(labels) or len(set(keys)) != len(keys):
+        raise ValueError(
+            f"`names` must be one for each of the {len(labels)} samples, all different. "
+            f"Received: {len(keys)} names, {len(set(keys))} different ones"
+        )
+    counts = Counter(labels.tolist())
+    if n_folds > len(labels) or 1 in counts.values():
+        raise ValueError(
+            f"There are too few samples for {n_folds} folds. Expected: a sample for "
+            "each fold, and two of each class. Received: "
+            f"{', '.join(f'{n} of class {c}' for c, n in sorted(counts.items()))}"
+            f"{'' if counts else 'none'}"
+        )
+    # A hash of the name shuffles alike for every NumPy and every order of the samples.
+    order = sorted(
+        range(len(labels)),
+        key=lambda i: (labels[i], sha256(f"{seed} {keys[i]}".encode()).digest()),
+    )
+    # Dealt class by class, going on where the class before has ended.
+    fold_of = np.empty(len(labels), dtype="int64")
+    fold_of[order] = np.arange(len(labels)) % n_folds
+    return [
+        Fold(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
+        for fold in range(n_folds)
+    ]
+
+
+def split_by_ids(
+    numbers: Sequence[int],
+    train_on: Collection[int] | None = None,
+    test_on: Collection[int] | None = None,
+) -> Fold:
+    """Split a data set by the numbers of its samples.
+
+    Args:
+        numbers: number of each sample, all different.
+        train_on: numbers of the samples to train on; all but ``test_on`` by default.
+        test_on: numbers of the samples to test with; all but ``train_on`` by default.
+
+    Raises:
+        ValueError: both are given and overlap; both are missing; no sample has one of
+            the numbers; nothing is left for training or for testing.
+
+    Example:
+
+    >>> train, test = split_by_ids([3, 4, 5, 6], train_on={3, 5})
+    >>> train.tolist(), test.tolist()
+    ([0, 2], [1, 3])
+    """
+    there = set(numbers)
+    if train_on is None and test_on is None:
+        raise ValueError(
+            "There is nothing to split by. Expected: `train_on`, `test_on` or both. "
+            "Received: train_on=None, test_on=None"
+        )
+    train = there - set(test_on or ()) if train_on is None else set(train_on)
+    test = there - train if test_on is None else set(test_on)
+    both, unknown = train & test, (train | test) - there
+    if both:
+        raise ValueError(
+            "Samples would be trained on and tested with. Expected: `train_on` and "
+            f"`test_on` without overlap. Received: both hold {format_ids(both)}"
+        )
+    if unknown:
+        raise ValueError(
+            f"There are no samples of these numbers among the {len(there)} found. "
+            f"Expected: some of {format_ids(there)}. Received: {format_ids(unknown)}"
+        )
+    if not train or not test:
+        raise ValueError(
+            f"Nothing is left for {'testing' if train else 'training'}. Expected: at "
+            "least one sample. Received: "
+            f"train_on={format_ids(train)!r}, test_on={format_ids(test)!r}"
+        )
+    positions = {number: position for position, number in enumerate(numbers)}
+    parts = (sorted(positions[number] for number in part) for part in (train, test))
+    return Fold(*(np.array(part, dtype="int64") for part in parts))
+
+
+def parse_ids(text: str) -> set[int]:
+    """Return the numbers that a text such as ``"1-50,60"`` names; ends are included.
+
+    Raises:
+        ValueError: it names none; a range goes down, or is longer than a million.
+
+    Example:
+
+    >>> sorted(parse_ids("1-3, 60"))
+    [1, 2, 3, 60]
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
+        if match is None:
+            raise ValueError(
+                f"The numbers do not parse at {part!r}. Expected: {_IDS}. "
+                f"Received: {text!r}"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < first + _MOST_IDS:
+            raise ValueError(
+                f"The range {part.strip()!r} goes down, or is too long. Expected: "
+                f"{_IDS}. Received: {text!r}"
+            )
+        numbers.update(range(first, last + 1))
+    return numbers
+
+
+def format_ids(numbers: Iterable[int]) -> str:
+    """Return numbers as `parse_ids` reads them, ascending.
+
+    Example:
+
+    >>> format_ids([60, 1, 2, 3])
+    '1-3,60'
+    """
+    ranges: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
