@@ -45,6 +45,8 @@ class MegapixelMNIST:
 
     Attributes:
         size: (height, width) of the images, in pixels.
+        noise_patches: how many an image has.
+        seed: of the images.
         labels: (count,) int32, class of the three digits in each image.
 
     Raises:
@@ -75,6 +77,7 @@ class MegapixelMNIST:
         count = check_count("count", count, smallest=1)
         noise_patches = check_count("noise_patches", noise_patches, smallest=0)
         seed = check_count("seed", seed, smallest=0)
+        self.noise_patches, self.seed = noise_patches, seed
         self.size = check_pair("size", size)
         if (self.size[0] // SIDE) * (self.size[1] // SIDE) < _SAME + _OTHERS:
             raise ValueError(

@@ -46,6 +46,7 @@ def test_shapes_and_dtypes(make):
     data = make(count=7, size=(150, 210))
     assert len(data) == 7
     assert data.size == (150, 210)
+    assert (data.noise_patches, data.seed) == (5, 0)
     assert data.labels.shape == (7,)
     assert data.labels.dtype == np.int32
     assert data.image(3).shape == (150, 210, 1)
