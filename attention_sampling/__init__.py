@@ -57,3 +57,9 @@ def _register_serializables(keras: Any) -> None:
     """Let ``keras.saving.load_model`` find our classes as soon as there is a Keras."""
     importlib.import_module(".layers", __name__)
     importlib.import_module(".regularizers", __name__)
+
+
+@wrapt.when_imported("attention_sampling.layers")
+def _register_baselines(layers: Any) -> None:
+    """And those of the baselines, which stand on our layers, as soon as these are there."""
+    importlib.import_module(".baselines", __name__)

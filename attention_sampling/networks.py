@@ -1,6 +1,7 @@
 """The paper's attention and feature networks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -52,13 +53,14 @@ def residual_features(
     filters: Sequence[int] = (32, 32, 32, 32),
     strides: Sequence[int] = (1, 2, 2, 2),
     first_stride: int = 1,
+    center: bool = True,
     name: str = "feature",
 ) -> keras.Model:
     """Build a pre-activation residual network with features of unit norm.
 
-    The feature network of the paper's speed-limit experiment. Features of equal norm
-    make the attention the sampling distribution of least variance. Not in the paper:
-    they are batch-normalized before, so that they do not all point the same way.
+    The feature network of the paper's speed-limit experiment, which has three blocks, of
+    stride 2. Features of equal norm make the attention the sampling distribution of
+    least variance. Not in the paper: ``center``.
 
     Args:
         patch_shape: (height, width, channels) of the patches, pixels 0 to 255.
@@ -66,6 +68,8 @@ def residual_features(
         strides: stride of each residual block.
         first_stride: stride of the convolution before the blocks; 2 leaves a quarter of
             the pixels to the blocks, for patches whose detail allows it.
+        center: batch-normalize the features before, so that they differ in direction
+            instead of sharing one.
         name: name of the model.
 
     Returns:
@@ -84,15 +88,40 @@ def residual_features(
     """
     patch = keras.Input(patch_shape)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
+    x = residual_stack(x, filters, strides, first_stride)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(patch, _unit_norm(x, center), name=name)
+
+
+def residual_stack(
+    x: Any, filters: Sequence[int], strides: Sequence[int], first_stride: int
+) -> Any:
+    """Apply a convolution and pre-activation residual blocks of two convolutions each.
+
+    Args:
+        x: (batch, height, width, channels) tensor, symbolic.
+        filters: channels of each residual block.
+        strides: stride of each residual block.
+        first_stride: stride of the convolution before the blocks.
+
+    Returns:
+        (batch, smaller height, smaller width, filters[-1]) tensor, symbolic.
+
+    Raises:
+        ValueError: another number of strides than of filters.
+
+    Example:
+
+    >>> residual_stack(keras.Input((100, 100, 3)), (8, 16), (1, 2), 2).shape
+    (None, 25, 25, 16)
+
+    Reference:
+        He et al. 2016, *Identity mappings in deep residual networks*.
+    """
     x = _convolution(x, filters[0], stride=first_stride)
     for width, stride in zip(filters, strides, strict=True):
         x = _residual_block(x, width, stride)
-    x = _activation(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    # Centred features differ in direction instead of sharing one, so that each patch
-    # counts from the beginning and the attention gradient has less noise.
-    x = _normalization(x)
-    return keras.Model(patch, keras.layers.UnitNormalization()(x), name=name)
+    return _activation(x)
 
 
 def megapixel_mnist_attention(
@@ -121,16 +150,13 @@ def megapixel_mnist_attention(
     Reference:
         Katharopoulos and Fleuret 2019, section 4.2.
     """
-    view = keras.Input((None, None, channels))
-    x = keras.layers.Rescaling(1 / 255)(view)
-    for _ in range(2):
-        x = keras.layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
-    x = keras.layers.Conv2D(1, 3, padding="same")(x)
-    return keras.Model(view, SampleSoftmax(True, smooth=smooth)(x), name=name)
+    return _three_convolutions(
+        keras.layers.Rescaling(1 / 255), channels, smooth, name=name
+    )
 
 
 def megapixel_mnist_features(
-    patch_shape: tuple[int, int, int], name: str = "feature"
+    patch_shape: tuple[int, int, int], center: bool = False, name: str = "feature"
 ) -> keras.Model:
     """Build the feature network of the paper's Megapixel MNIST experiment.
 
@@ -140,6 +166,9 @@ def megapixel_mnist_features(
     Args:
         patch_shape: (height, width, channels) of the patches, at least 13 pixels each
             way, pixels 0 to 255.
+        center: batch-normalize the features before the norm, so that they differ in
+            direction instead of sharing one. Not in the paper; training leaves the
+            plateau sooner.
         name: name of the model.
 
     Returns:
@@ -161,7 +190,103 @@ def megapixel_mnist_features(
     for size in (7, 3, 3, 3):
         x = keras.layers.Conv2D(32, size, activation="relu")(x)
     x = keras.layers.GlobalMaxPooling2D()(x)
-    return keras.Model(patch, keras.layers.UnitNormalization()(x), name=name)
+    return keras.Model(patch, _unit_norm(x, center), name=name)
+
+
+def colon_cancer_attention(
+    channels: int = 3, smooth: float = 1e-5, name: str = "attention"
+) -> keras.Model:
+    """Build the attention network of the paper's colon cancer experiment.
+
+    That of Megapixel MNIST, on colour images: stained tissue is mostly bright, so pixels
+    are scaled to -1 to 1.
+
+    Args:
+        channels: channels of the view, whose pixels are 0 to 255.
+        smooth: share of the uniform distribution in the attention map.
+        name: name of the model.
+
+    Returns:
+        Model from views (batch, height, width, channels) of any size to attention maps
+        (batch, height, width).
+
+    Example:
+
+    >>> network = colon_cancer_attention()
+    >>> tuple(network(keras.ops.zeros((1, 100, 100, 3))).shape)
+    (1, 100, 100)
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 4.3.
+    """
+    return _three_convolutions(
+        keras.layers.Rescaling(1 / 127.5, offset=-1), channels, smooth, name=name
+    )
+
+
+def colon_cancer_features(
+    patch_shape: tuple[int, int, int],
+    dropout: float = 0.0,
+    center: bool = False,
+    name: str = "feature",
+) -> keras.Model:
+    """Build the feature network of the paper's colon cancer experiment.
+
+    That of Ilse et al. for the same images: two convolutions with pooling, two dense
+    layers, and unit norm.
+
+    Args:
+        patch_shape: (height, width, channels) of the patches, at least 11 pixels each
+            way, pixels 0 to 255.
+        dropout: share of the activations that training drops after each dense layer;
+            Ilse et al. drop half.
+        center: batch-normalize the features before the norm, so that they differ in
+            direction instead of sharing one. Not in the paper.
+        name: name of the model.
+
+    Returns:
+        Model from patches (batch, height, width, channels) to features (batch, 512) of
+        unit L2 norm.
+
+    Example:
+
+    >>> network = colon_cancer_features((27, 27, 3))
+    >>> tuple(network(keras.ops.zeros((2, 27, 27, 3))).shape)
+    (2, 512)
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 4.3; Ilse et al. 2018, *Attention-based
+        deep multiple instance learning*, appendix.
+    """
+    patch = keras.Input(patch_shape)
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
+    for filters, size in ((36, 4), (48, 3)):
+        x = keras.layers.Conv2D(filters, size, activation="relu")(x)
+        x = keras.layers.MaxPooling2D(2)(x)
+    x = keras.layers.Flatten()(x)
+    for _ in range(2):
+        x = keras.layers.Dense(512, activation="relu")(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout)(x)
+    return keras.Model(patch, _unit_norm(x, center), name=name)
+
+
+def _three_convolutions(rescaling, channels, smooth, name):
+    view = keras.Input((None, None, channels))
+    x = rescaling(view)
+    for _ in range(2):
+        x = keras.layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
+    x = keras.layers.Conv2D(1, 3, padding="same")(x)
+    return keras.Model(view, SampleSoftmax(True, smooth=smooth)(x), name=name)
+
+
+def _unit_norm(x, center):
+    if center:
+        # Centred features differ in direction instead of sharing one, so that each patch
+        # counts from the beginning and the attention gradient has less noise.
+        x = _normalization(x)
+    # Under mixed precision too: rounded norms are no longer equal.
+    return keras.layers.UnitNormalization(dtype="float32")(x)
 
 
 def _residual_block(x, filters, stride):

@@ -5,6 +5,8 @@ from keras import ops
 
 from attention_sampling.networks import (
     SPEED_LIMITS_RECEPTIVE_FIELD,
+    colon_cancer_attention,
+    colon_cancer_features,
     megapixel_mnist_attention,
     megapixel_mnist_features,
     residual_features,
@@ -115,3 +117,62 @@ def test_mnist_networks_have_the_sizes_of_the_paper():
     # Three layers of 8, 8 and 1 filters; 32 filters of 7x7 and three times of 3x3.
     assert megapixel_mnist_attention().count_params() == 80 + 584 + 73
     assert megapixel_mnist_features((50, 50, 1)).count_params() == 1600 + 3 * 9248
+
+
+def test_colon_cancer_attention_covers_every_pixel_of_the_view(rng):
+    view = rng.uniform(0, 255, (2, 20, 35, 3)).astype("float32")
+    attention = ops.convert_to_numpy(colon_cancer_attention()(view))
+    assert attention.shape == (2, 20, 35)
+    np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
+    assert attention.std() > 0
+
+
+def test_colon_cancer_attention_is_that_of_mnist_in_colour():
+    # Three layers of 8, 8 and 1 filters of 3x3.
+    assert colon_cancer_attention().count_params() == 224 + 584 + 73
+    assert megapixel_mnist_attention(channels=3).count_params() == 224 + 584 + 73
+
+
+def test_colon_cancer_features_are_those_of_ilse_et_al(rng):
+    network = colon_cancer_features((27, 27, 3))
+    shapes = [
+        layer.output.shape[1:]
+        for layer in network.layers
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+    ]
+    assert shapes == [(24, 24, 36), (10, 10, 48), (512,), (512,)]
+    assert network.count_params() == 1764 + 15600 + 1200 * 512 + 512 + 513 * 512
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize(
+    "build", [colon_cancer_features, megapixel_mnist_features, residual_features]
+)
+def test_centred_features_differ_in_direction(build, center, rng):
+    patches = rng.uniform(0, 255, (8, 20, 20, 1)).astype("float32")
+    network = build((20, 20, 1), center=center)
+    features = ops.convert_to_numpy(network(patches, training=True))
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    shared = np.linalg.norm(features.mean(axis=0))
+    assert shared < 0.5 if center else shared > 0.5
+
+
+def test_dropout_acts_in_training_only(rng):
+    patches = rng.uniform(0, 255, (2, 11, 11, 3)).astype("float32")
+    network = colon_cancer_features((11, 11, 3), dropout=0.5)
+    twice = [ops.convert_to_numpy(network(patches)) for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
+    twice = [ops.convert_to_numpy(network(patches, training=True)) for _ in range(2)]
+    assert np.abs(twice[0] - twice[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "build", [colon_cancer_features, megapixel_mnist_features, residual_features]
+)
+def test_norms_are_exact_under_mixed_precision(build, rng):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    patches = rng.uniform(0, 255, (4, 20, 20, 3)).astype("float32")
+    features = build((20, 20, 3), center=True)(patches)
+    assert keras.backend.standardize_dtype(features.dtype) == "float32"
+    norms = np.linalg.norm(ops.convert_to_numpy(features), axis=1)
+    np.testing.assert_allclose(norms, 1, rtol=1e-5)

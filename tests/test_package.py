@@ -27,7 +27,8 @@ def test_import_loads_no_framework():
 
 
 @pytest.mark.parametrize(
-    "module", ["estimators", "sampling", "set_probabilities", "windows"]
+    "module",
+    ["estimators", "networks", "sampling", "set_probabilities", "windows"],
 )
 def test_a_module_can_be_imported_first(module):
     """It imports Keras, upon which the layers that need it are imported."""
@@ -96,11 +97,14 @@ keras.saving.load_model({path!r})
 def test_importing_the_package_is_enough_to_load_a_model(tmp_path, keras_first):
     import keras
 
+    from attention_sampling.baselines import AttentionPooling
+
     attention = keras.Input((4, 4))
     regularizer = attention_sampling.MultinomialEntropy(0.1)
     regularized = attention_sampling.ActivityRegularizer(regularizer)(attention)
+    pooled, _ = AttentionPooling()(regularized)
     path = tmp_path / "model.keras"
-    keras.Model(attention, regularized).save(path)
+    keras.Model(attention, pooled).save(path)
     code = LOADS_A_MODEL.format(path=str(path))
     if keras_first:
         code = "import keras\n" + code

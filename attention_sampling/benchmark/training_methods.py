@@ -4,44 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
 from attention_sampling import LocalContrast, MultinomialEntropy, attention_sampling
+from attention_sampling.baselines import UniformAttention
 from attention_sampling.networks import (
     megapixel_mnist_attention,
     megapixel_mnist_features,
 )
 from attention_sampling.schedules import ProposalMix
-
-
-@keras.saving.register_keras_serializable(package="attention_sampling")
-class UniformAttention(keras.layers.Layer):
-    """Look everywhere alike: the baseline U-XX of the paper.
-
-    Input shape:
-        (batch, low_height, low_width, channels) view.
-
-    Output shape:
-        (batch, low_height, low_width), attention map.
-
-    Example:
-
-    >>> attention = UniformAttention()(keras.ops.zeros((1, 4, 5, 1)))
-    >>> round(float(attention[0, 2, 3]), 3)
-    0.05
-
-    Reference:
-        Katharopoulos and Fleuret 2019, section 4.1.1.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """Return the uniform distribution over the pixels of the view."""
-        attention = ops.ones_like(inputs[..., 0], "float32")
-        return attention / ops.sum(attention, axis=(1, 2), keepdims=True)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
-        """Return the shape of the map."""
-        return input_shape[:-1]
 
 
 def _proposal(mix: float) -> dict[str, Any]:
