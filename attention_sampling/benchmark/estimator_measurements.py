@@ -16,8 +16,8 @@ from attention_sampling.benchmark.estimator_problems import (
     make_features,
 )
 from attention_sampling.benchmark.estimator_ratios import Errors, side_by_side
-from attention_sampling.benchmark.estimator_report import Report
 from attention_sampling.benchmark.estimator_variance import Problem, squared_errors
+from attention_sampling.benchmark.limits_report import Report
 from attention_sampling.benchmark.tables import Row, format_table
 
 DIM = 32

@@ -11,8 +11,8 @@ from attention_sampling.benchmark.estimator_measurements import (
     measure_variance,
 )
 from attention_sampling.benchmark.estimator_problems import ATTENTIONS
-from attention_sampling.benchmark.estimator_report import Report
 from attention_sampling.benchmark.files import write_json
+from attention_sampling.benchmark.limits_report import Report
 
 BIAS_CELLS = (4, 5, 6)
 BIAS_PATCHES = (1, 2, 3, 4)

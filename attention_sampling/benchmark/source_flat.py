@@ -11,14 +11,14 @@ import keras
 import numpy as np
 
 from attention_sampling import SampleSoftmax, attention_sampling
-from attention_sampling.benchmark.source_files import TiledImage, write_tiff
-from attention_sampling.benchmark.source_processes import (
+from attention_sampling.benchmark.processes import (
     Seconds,
     peak_megabytes,
     processes,
     reset_peak,
     seconds_of,
 )
+from attention_sampling.benchmark.source_files import TiledImage, write_tiff
 from attention_sampling.benchmark.tables import Row, at_most
 from attention_sampling.data import TiffSource
 

@@ -11,17 +11,17 @@ import keras
 import numpy as np
 
 import attention_sampling as ats
-from attention_sampling.benchmark.source_files import (
-    TiledImage,
-    write_jpeg,
-    write_tiff,
-)
-from attention_sampling.benchmark.source_processes import (
+from attention_sampling.benchmark.processes import (
     Seconds,
     peak_megabytes,
     processes,
     reset_peak,
     seconds_of,
+)
+from attention_sampling.benchmark.source_files import (
+    TiledImage,
+    write_jpeg,
+    write_tiff,
 )
 from attention_sampling.benchmark.tables import Row, at_most
 from attention_sampling.data import HDF5Source, ImageFilesSource, Source, TiffSource

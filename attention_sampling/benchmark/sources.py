@@ -16,8 +16,8 @@ from attention_sampling.benchmark import (
     source_speed_limits,
 )
 from attention_sampling.benchmark.circumstances import machine, versions
-from attention_sampling.benchmark.estimator_report import Report
 from attention_sampling.benchmark.files import write_json
+from attention_sampling.benchmark.limits_report import Report
 from attention_sampling.benchmark.source_readers import make_readers
 
 WINDOW_SIZES = (256, 128)

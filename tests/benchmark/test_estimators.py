@@ -22,7 +22,6 @@ from attention_sampling.benchmark.estimator_problems import (
     make_attention,
     make_features,
 )
-from attention_sampling.benchmark.estimator_report import Report
 from attention_sampling.benchmark.estimator_variance import (
     METHODS,
     Problem,
@@ -30,6 +29,7 @@ from attention_sampling.benchmark.estimator_variance import (
     squared_errors,
 )
 from attention_sampling.benchmark.gradients import pull_back
+from attention_sampling.benchmark.limits_report import Report
 from attention_sampling.layers import Expectation
 
 # JAX compiles each of them anew.

@@ -10,19 +10,19 @@ from PIL import Image
 
 from attention_sampling.benchmark import __main__ as benchmark
 from attention_sampling.benchmark import (
+    processes,
     source_flat,
-    source_processes,
     source_readers,
     source_reading,
     source_speed_limits,
     sources,
 )
+from attention_sampling.benchmark.processes import Seconds
 from attention_sampling.benchmark.source_files import (
     TiledImage,
     write_hdf5,
     write_tiff,
 )
-from attention_sampling.benchmark.source_processes import Seconds
 from attention_sampling.benchmark.source_readers import make_readers, read_directly
 from attention_sampling.benchmark.tables import missed_limits
 from attention_sampling.data import HDF5Source, TiffSource
@@ -42,9 +42,7 @@ def read_rows(path):
 @pytest.fixture
 def in_threads(monkeypatch):
     """Measure in threads of this process: starting others takes long."""
-    monkeypatch.setattr(
-        source_processes, "start_process", lambda: ThreadPoolExecutor(1)
-    )
+    monkeypatch.setattr(processes, "start_process", lambda: ThreadPoolExecutor(1))
 
 
 # Images
@@ -242,7 +240,7 @@ def test_speed_limits_are_held_against_memory(monkeypatch):
 
 
 def test_turns_go_back_and_forth_in_processes_of_their_own():
-    with source_processes.processes(["a", "b"]) as started:
+    with processes.processes(["a", "b"]) as started:
         ids = started.call(os.getpid, {"a": (), "b": ()})
         turns = started.in_turns(os.getpid, 3)
     assert len({*ids.values(), os.getpid()}) == 3
@@ -264,22 +262,22 @@ def test_order_of_the_turns():
             return 0
 
     names = {name: Executor(name) for name in "abc"}
-    source_processes.Processes(names).in_turns(print, 3)
+    processes.Processes(names).in_turns(print, 3)
     assert "".join(calls) == "abccbaabc"
 
 
 def test_peak_of_memory_is_that_since_the_reset():
-    if np.isnan(source_processes.peak_megabytes()):
+    if np.isnan(processes.peak_megabytes()):
         pytest.skip("the system has no /proc")
     array = np.ones(50_000_000, "uint8")
-    before = source_processes.peak_megabytes()
+    before = processes.peak_megabytes()
     del array
-    source_processes.reset_peak()
-    after = source_processes.peak_megabytes()
+    processes.reset_peak()
+    after = processes.peak_megabytes()
     assert after < before - 25
     array = np.ones(80_000_000, "uint8")
     assert array.nbytes
-    assert source_processes.peak_megabytes() > after + 60
+    assert processes.peak_megabytes() > after + 60
 
 
 # The command

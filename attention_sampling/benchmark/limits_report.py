@@ -1,4 +1,4 @@
-"""What the measurements of the estimators print and write."""
+"""What measurements print and write: tables, and which limits were missed."""
 
 from collections.abc import Sequence
 from pathlib import Path

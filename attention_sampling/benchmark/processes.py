@@ -1,6 +1,7 @@
 """Processes to measure in: each has a memory of its own."""
 
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -9,10 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-def start_process() -> Executor:
-    """Start a process that does one thing after the other."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context)
+def start_process(memory_limit: float | None = None) -> Executor:
+    """Start a process that does one thing after the other.
+
+    Args:
+        memory_limit: megabytes (10^6 bytes) that it may hold, where the system knows
+            such limits; None for all there are. What needs more fails or ends the
+            process, and leaves the others alone.
+    """
+    return ProcessPoolExecutor(
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_limit_memory,
+        initargs=(memory_limit,),
+    )
 
 
 class Processes:
@@ -86,11 +97,17 @@ def peak_megabytes() -> float:
 
     In 10^6 bytes; NaN where there is no /proc.
     """
-    status = Path("/proc/self/status")
-    for line in status.read_text().splitlines() if status.exists() else ():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return float("nan")
+    return _megabytes("/proc/self/status", "VmHWM")
+
+
+def resident_megabytes() -> float:
+    """Return the resident memory of this process, as ``peak_megabytes``."""
+    return _megabytes("/proc/self/status", "VmRSS")
+
+
+def available_megabytes() -> float:
+    """Return what processes may still take of the machine, as ``peak_megabytes``."""
+    return _megabytes("/proc/meminfo", "MemAvailable")
 
 
 def reset_peak() -> None:
@@ -99,3 +116,26 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return
+
+
+def _megabytes(path: str, name: str) -> float:
+    """Return an entry of a file of the system, NaN where there is none."""
+    file = Path(path)
+    for line in file.read_text().splitlines() if file.exists() else ():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return float("nan")
+
+
+def _limit_memory(megabytes: float | None) -> None:
+    if megabytes is not None and sys.platform == "linux":
+        import resource
+
+        # Of what is written to: address space alone costs nothing, and TensorFlow
+        # reserves much of it.
+        limit, (_, hard) = (
+            int(megabytes * 1e6),
+            resource.getrlimit(resource.RLIMIT_DATA),
+        )
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

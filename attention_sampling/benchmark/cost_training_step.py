@@ -1,0 +1,56 @@
+"""A training step as ``fit`` takes it. TensorFlow only."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+OPTIMIZER = "Adam(1e-3, clipnorm=1)"
+
+
+class TrainingStep:
+    """A step of training on one batch, compiled and run as ``fit`` does it.
+
+    The batch lies in host memory, so that moving it to a GPU counts.
+
+    Args:
+        model: not compiled. Gets Adam, gradients of at most norm 1, and cross-entropy.
+        inputs: what the model takes, a NumPy array or a list of them.
+        labels: (batch,) int array.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(2, activation="softmax")]
+    ... )
+    >>> step = TrainingStep(model, np.ones((3, 4), "float32"), np.zeros(3, "int32"))
+    >>> step()
+    """
+
+    def __init__(self, model: keras.Model, inputs: Any, labels: np.ndarray) -> None:
+        import tensorflow as tf
+
+        self.model = model
+        model.compile(
+            keras.optimizers.Adam(1e-3, clipnorm=1.0),
+            "sparse_categorical_crossentropy",
+        )
+        model.make_train_function()
+        with tf.device("CPU:0"):
+            self._batch = keras.tree.map_structure(tf.constant, (inputs, labels))
+
+    def __call__(self) -> None:
+        """Take the step and wait for its end."""
+        logs = self.model.train_function(iter([self._batch]))
+        logs["loss"].numpy()
+
+
+def random_pixels(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: str
+) -> np.ndarray:
+    """Return pixels of 0 to 255, uint8 or float32, with nothing made on the way."""
+    if dtype == "uint8":
+        return rng.integers(256, size=shape, dtype="uint8")
+    pixels = rng.random(shape, dtype="float32")
+    pixels *= 255
+    return pixels

@@ -1,0 +1,153 @@
+"""The files that measurements write: what is read of them, and checks of it."""
+
+import math
+from typing import Any
+
+from attention_sampling.tasks import TASKS, parse_method
+
+NUMBER = (int, float, type(None))  # null: could not be measured
+CURVES = ("train_loss", "test_error", "seconds")
+SIZES = {
+    "image_shape": ("height", "width", "channels"),
+    "view_size": ("height", "width"),
+}  # the task's, where a file does not say
+OPTIONAL = {"data", "date"}  # what was trained on, and when, in words
+
+# Keys that are read, and the types of their values.
+_CIRCUMSTANCES = {"command": str, "settings": dict, "versions": dict, "machine": dict}
+_FIT = {
+    "run": int,
+    "seed": int,
+    "epochs": int,
+    "n_train": int,
+    "n_test": int,
+    "curve": {name: [NUMBER] for name in CURVES},
+}
+_RUN = {"run": int, "seed": int, "train_loss": NUMBER, "test_error": NUMBER}
+_COST = {
+    "method": str,
+    "batch_size": int,
+    "ms_per_sample": NUMBER,
+    "ms_low": NUMBER,
+    "ms_high": NUMBER,
+    "allocator_mb_per_sample": NUMBER,
+    "resident_mb_per_sample": NUMBER,
+    "time_ratio": NUMBER,
+    "allocator_ratio": NUMBER,
+    "resident_ratio": NUMBER,
+}
+_OVERHEAD = {
+    "task": str,
+    "method": str,
+    "batch_size": int,
+    "step_ms": NUMBER,
+    "bare_ms": NUMBER,
+    "ratio": NUMBER,
+    "ratio_low": NUMBER,
+    "ratio_high": NUMBER,
+}
+# Name of the files -> kind, and what is read of it.
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "metrics.json": (
+        "training",
+        {
+            "task": str,
+            "method": str,
+            **_CIRCUMSTANCES,
+            "fits": [_FIT],
+            "runs": [_RUN],
+        },
+    ),
+    "cost-*.json": ("cost", {"task": str, **_CIRCUMSTANCES, "rows": [_COST]}),
+    "overhead*.json": ("overhead", {**_CIRCUMSTANCES, "rows": [_OVERHEAD]}),
+}
+
+
+def check_content(content: Any, kind: str, keys: dict[str, Any]) -> None:
+    """Check a file, and write its methods as the tasks do.
+
+    Args:
+        content: of the file.
+        kind: that it is to be.
+        keys: that it is to have, as ``FORMATS`` says.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    _check(content, {"kind": str, **keys}, "")
+    _check_meaning(content, kind)
+
+
+def refuse_not_finite(name: str) -> float:
+    """Refuse NaN and Infinity, which are no JSON but which Python reads.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+_TYPES = {
+    bool: "boolean",
+    dict: "object",
+    float: "number",
+    int: "number",
+    list: "array",
+    str: "string",
+    type(None): "null",
+}
+
+
+def _check(value: Any, expected: Any, where: str) -> None:
+    """Compare a JSON value with types: of keys, of the elements of a list."""
+    if isinstance(expected, dict):
+        _check(value, dict, where)
+        for key, inside in expected.items():
+            if key not in value:
+                raise ValueError(f"{where}{'.' * bool(where)}{key} is missing")
+            _check(value[key], inside, f"{where}{'.' * bool(where)}{key}")
+    elif isinstance(expected, list):
+        _check(value, list, where)
+        for number, element in enumerate(value):
+            _check(element, expected[0], f"{where}[{number}]")
+    elif not isinstance(value, expected) or isinstance(value, bool):
+        raise ValueError(
+            f"{where or 'it'} is a JSON {_TYPES[type(value)]}, not "
+            f"{_TYPES[expected[0] if isinstance(expected, tuple) else expected]}"
+        )
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is not finite")
+
+
+def _check_meaning(content: dict[str, Any], kind: str) -> None:
+    """Check what types do not say: names, and lengths that belong together."""
+    if content["kind"] != kind:
+        raise ValueError(f"its kind is {content['kind']!r}, not {kind!r}")
+    rows = [content, *content.get("rows", [])]
+    if rows == [content] and kind != "training":
+        raise ValueError("it has no rows")
+    for row in rows:
+        if row.get("task", next(iter(TASKS))) not in TASKS:
+            raise ValueError(f"there is no task {row['task']!r}")
+        if "method" in row:
+            row["method"] = str(parse_method(row["method"]))  # cnn-1.0 is cnn-1
+    for name in SIZES & content.keys():
+        _check(content[name], [int], name)
+        if len(content[name]) != len(SIZES[name]) or min(content[name]) < 1:
+            raise ValueError(f"{name} is not of {', '.join(SIZES[name])}")
+    for name in OPTIONAL & content.keys():
+        _check(content[name], str, name)
+    for number, fit in enumerate(content.get("fits", [])):
+        if {len(fit["curve"][name]) for name in CURVES} != {fit["epochs"]}:
+            raise ValueError(f"the curves of fits[{number}] are not of its epochs")
+        if min(fit["epochs"], fit["n_train"], fit["n_test"]) < 1:
+            raise ValueError(f"fits[{number}] has no epochs or no images")
+    if kind == "cost":
+        task = TASKS[content["task"]]
+        reference = content["settings"].get("reference", task.reference)
+        if reference != task.reference:
+            raise ValueError(f"its ratios are to {reference}, not {task.reference}")
+    fitted = {fit["run"] for fit in content.get("fits", [])}
+    numbers = [run["run"] for run in content.get("runs", [])]
+    if not fitted >= set(numbers) or len(set(numbers)) != len(numbers):
+        raise ValueError("its runs are not those of its fits")

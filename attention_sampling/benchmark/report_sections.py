@@ -1,0 +1,183 @@
+"""The sections of a report: goals, each task, overhead."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from attention_sampling.benchmark import report_goals
+from attention_sampling.benchmark.report_circumstances import describe_circumstances
+from attention_sampling.benchmark.report_costs import (
+    cost_reasons,
+    cost_rows,
+    cost_table,
+    overhead_table,
+)
+from attention_sampling.benchmark.report_figures import draw_curves
+from attention_sampling.benchmark.report_files import (
+    Images,
+    Measurement,
+    images_of_paper,
+    of_kind,
+)
+from attention_sampling.benchmark.report_page import (
+    Block,
+    Heading,
+    Items,
+    Paragraph,
+    Picture,
+    Table,
+)
+from attention_sampling.benchmark.report_paper import (
+    RUNS,
+    TITLES,
+    method_title,
+    order_methods,
+)
+from attention_sampling.benchmark.report_series import Series
+from attention_sampling.benchmark.report_tables import (
+    other_results_table,
+    results_table,
+    runs_table,
+)
+from attention_sampling.tasks import TASKS, Task
+
+_ABOUT = (
+    "Losses and errors are means over independent runs, ± the standard error of the mean "
+    "where there are two or more. Time and memory a sample are of a forward and backward "
+    "pass, time the median of the steps, memory the peak of TensorFlow's allocator; the "
+    "paper measured both on a GPU, so that ratios compare, not milliseconds. Numbers of "
+    "the paper are from Katharopoulos and Fleuret 2019, Tables 1 and 2 and section 4."
+)
+_ABOUT_RESULTS = "Time and memory are at batch 1 and at the sizes of the paper, once for each method."
+_ABOUT_SHORT = (
+    "A test error falls short of the paper where it is above the paper's by more than "
+    "one standard error of the difference. The paper has {} runs."
+)
+
+
+def make_page(
+    measurements: Sequence[Measurement], series: report_goals.AllSeries, output: Path
+) -> list[Block]:
+    """Draw the figures, and return the page.
+
+    Args:
+        measurements: what to report.
+        series: of them, by task and images.
+        output: existing directory for the figures.
+    """
+    blocks: list[Block] = [
+        Heading("Measurements", 1),
+        Paragraph(_ABOUT),
+        *_goal_blocks(report_goals.judge_goals(measurements, series)),
+    ]
+    for task in TASKS.values():
+        costs = of_kind(measurements, "cost", task.name)
+        found = {file.images for file in costs}
+        found |= {images for name, images in series if name == task.name}
+        of_paper = images_of_paper(task)
+        for images in [of_paper, *sorted(found - {of_paper}, reverse=True)]:
+            blocks += _task_blocks(
+                task,
+                images,
+                series.get((task.name, images), []),
+                [file for file in costs if file.images == images],
+                output,
+            )
+    overheads = of_kind(measurements, "overhead")
+    blocks.append(Heading("Overhead", 2))
+    for file in overheads:
+        blocks.append(overhead_table(file, report_goals.OVERHEAD))
+        blocks += describe_circumstances([file])
+    return blocks if overheads else [*blocks, Paragraph("Not measured.")]
+
+
+def _goal_blocks(goals: Sequence[report_goals.Goal]) -> list[Block]:
+    return [
+        Heading("Goals", 2),
+        Items(report_goals.say_goals(goals)),
+        Table(
+            "What was to be reached", ["Goal", "Measured", "Limit", "Verdict"], goals
+        ),
+    ]
+
+
+def _task_blocks(
+    task: Task,
+    images: Images,
+    series: Sequence[Series],
+    costs: Sequence[Measurement],
+    output: Path,
+) -> list[Block]:
+    """Return the section of a task on some images."""
+    of_paper = images == images_of_paper(task)
+    blocks: list[Block] = [Heading(f"{TITLES[task.name]}, {images}", 2)]
+    whole = _in_order(task, [one for one in series if one.runs])
+    cost = next((file for file in costs if file.of_paper), None)
+    if not whole and not costs:
+        blocks.append(Paragraph("Not measured."))
+    elif of_paper:
+        blocks += [results_table(task, whole, cost), Paragraph(_ABOUT_RESULTS)]
+    elif whole:
+        blocks.append(other_results_table(task, whole))
+    if whole:
+        blocks.append(runs_table(task, whole, of_paper))
+        if of_paper:
+            blocks.append(Paragraph(_ABOUT_SHORT.format(RUNS[task.name])))
+    if of_paper and (whole or costs):
+        blocks += _not_measured(task, whole, cost)
+    blocks += _not_finished(task, series)
+    blocks += describe_circumstances([file for one in whole for file in one.files])
+    if whole:
+        size = f"_{images.height}x{images.width}" + "_drawn" * images.drawn
+        size = "" if of_paper else size
+        path = output / f"report_{task.name}{size}.png"
+        draw_curves(path, whole, [_legend(task, one) for one in whole])
+        caption = "Means over the runs, bands from the lowest run to the highest"
+        blocks.append(Picture(path, f"{TITLES[task.name]}: learning curves. {caption}"))
+    for file in costs:
+        reasons = cost_reasons(file)
+        blocks += [cost_table(file), *([Items(reasons)] if reasons else [])]
+        blocks += describe_circumstances([file])
+    return blocks
+
+
+def _in_order(task: Task, series: Sequence[Series]) -> list[Series]:
+    """Sort by method, those with most runs first."""
+    methods = order_methods(task, [one.method for one in series])
+
+    def position(one: Series) -> tuple[int, int, str]:
+        return (methods.index(one.method), -len(one.runs), one.label)
+
+    return sorted(series, key=position)
+
+
+def _not_measured(
+    task: Task, series: Sequence[Series], cost: Measurement | None
+) -> list[Block]:
+    """Name the paper's methods that lack a training or a cost."""
+    trained = {one.method for one in series}
+    costs = {} if cost is None else cost_rows(cost, 1)
+    costed = {name for name, row in costs.items() if row["ms_per_sample"] is not None}
+    texts = []
+    for what, found in (("Not trained", trained), ("Cost not measured", costed)):
+        names = [method_title(task, name) for name in task.methods if name not in found]
+        if names:
+            texts.append(f"{what}: {', '.join(names)}")
+    return [Items(texts)] if texts else []
+
+
+def _not_finished(task: Task, series: Sequence[Series]) -> list[Block]:
+    """Name the runs that lack folds, and are left out."""
+    texts = [
+        f"Not finished, left out: {one.unfinished} of the runs of "
+        f"{method_title(task, one.method)} in {', '.join(f.name for f in one.files)}"
+        for one in series
+        if one.unfinished
+    ]
+    return [Items(texts)] if texts else []
+
+
+def _legend(task: Task, series: Series) -> str:
+    """Return a name for the legend of a figure, in lines that fit."""
+    lines = textwrap.wrap(series.label, 38)
+    return "\n".join([method_title(task, series.method), *lines])
