@@ -2,14 +2,19 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from attention_sampling.baselines import AttentionPooling, ExtractGrid
 from attention_sampling.layers import SamplePatches
+from attention_sampling.windows import window_origins_by_image
+
+Box = tuple[float, float, float, float]
 
 
 def attention_viewer(model: keras.Model) -> keras.Model:
@@ -17,22 +22,33 @@ def attention_viewer(model: keras.Model) -> keras.Model:
 
     Args:
         model: functional model that holds one ``SamplePatches`` layer with
-            ``return_origins=True``, as ``attention_sampling()`` makes it.
+            ``return_origins=True``, as ``attention_sampling()`` makes it, or one
+            ``ExtractGrid`` and one ``AttentionPooling``, as ``deep_mil()`` does.
 
     Returns:
         Model from the inputs of ``model`` to a dict: ``prediction`` (the output of
-        ``model``), ``attention`` (batch, rows, columns), ``patches`` (batch, n_patches,
-        patch_height, patch_width, channels), ``sampled_attention`` (batch, n_patches)
-        and ``origins`` (batch, n_patches, 2).
+        ``model``), ``attention`` (batch, rows, columns), and with attention sampling
+        ``patches`` (batch, n_patches, patch_height, patch_width, channels),
+        ``sampled_attention`` (batch, n_patches) and ``origins`` (batch, n_patches, 2).
 
     Raises:
         ValueError: no such layer, or several.
     """
     layers = [layer for layer in model.layers if isinstance(layer, SamplePatches)]
+    grids, pools = (
+        [layer for layer in model.layers if isinstance(layer, kind)]
+        for kind in (ExtractGrid, AttentionPooling)
+    )
+    if not layers and len(grids) == len(pools) == 1:
+        attention = ops.reshape(pools[0].output[1], (-1, *grids[0].grid_size))
+        return keras.Model(
+            model.inputs, {"prediction": model.output, "attention": attention}
+        )
     if len(layers) != 1 or not layers[0].return_origins:
         raise ValueError(
             "Pictures need a functional model with one SamplePatches layer that returns "
-            "its origins, as attention_sampling() makes it. "
+            "its origins, as attention_sampling() makes it, or the layers of "
+            "deep_mil(). "
             f"Received: {len(layers)} SamplePatches layers in {model.name!r}"
         )
     patches, sampled_attention, *_, origins = layers[0].output
@@ -56,9 +72,10 @@ def draw_attention(
     sampled_attention: Any,
     origins: Any,
     margin: tuple[float, float] = (0, 0),
-    boxes: Sequence[tuple[int, int, int, int]] = (),
+    boxes: Sequence[Box] = (),
     title: str = "",
     image_size: tuple[int, int] | None = None,
+    points: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Write a picture of an image, its attention map, and the patches taken from it.
 
@@ -77,6 +94,7 @@ def draw_attention(
         title: line above the image.
         image_size: height and width of the image in full-resolution pixels, in which
             all places are; None if ``image`` itself is at full resolution.
+        points: (row, column) in pixels of what was to be found, drawn as dots.
     """
     from matplotlib import patches as shapes
     from matplotlib.figure import Figure
@@ -107,18 +125,7 @@ def draw_attention(
         extent=(margin[1], width - margin[1], height - margin[0], margin[0]),
         interpolation="nearest",
     )
-    for top, left, bottom, right in boxes:
-        axes.add_patch(
-            shapes.Rectangle(
-                (left - 3, top - 3),
-                right - left + 6,
-                bottom - top + 6,
-                fill=False,
-                edgecolor="lime",
-                linestyle="--",
-                linewidth=1.5,
-            )
-        )
+    _mark(axes, boxes, points)
     for number, (row, column) in enumerate(origins, start=1):
         axes.add_patch(
             shapes.Rectangle(
@@ -140,6 +147,132 @@ def draw_attention(
         axes.imshow(_displayable(patch))
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{number + 1}: {sampled_attention[number]:.3f}", fontsize=9)
+    _save(figure, path)
+
+
+def weigh_patches(
+    image: Any,
+    attention: Any,
+    patch_size: tuple[int, int],
+    view_size: tuple[int, int] | None = None,
+    receptive_field: int = 0,
+) -> np.ndarray:
+    """Multiply every patch of an image by its attention, from 0 to 1.
+
+    The weights are w = (a - min a) / (max a - min a), or 1 where all are alike. Patches
+    overlap: a pixel takes the largest weight of those that show it.
+
+    Args:
+        image: (height, width, 1 or 3), the full-resolution image: uint8, uint16, or
+            floats from 0 to 1.
+        attention: (rows, columns) attention map, of attention sampling or of Deep MIL.
+        patch_size: (height, width) of the patches, in pixels.
+        view_size: (height, width) of the view, in its pixels; needed for a receptive
+            field only.
+        receptive_field: as of ``attention_sampling()``.
+
+    Returns:
+        (height, width, 3) floats from 0 to 1.
+
+    Example:
+
+    >>> attention = np.array([[0.7, 0.1], [0.1, 0.1]])
+    >>> weigh_patches(np.ones((4, 4, 1)), attention, (2, 2))[..., 0]
+    array([[1., 1., 0., 0.],
+           [1., 1., 0., 0.],
+           [0., 0., 0., 0.],
+           [0., 0., 0., 0.]])
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 4.3.2 and figure 4.
+    """
+    image, attention = _displayable(image), np.asarray(attention, "float64")
+    size = image.shape[:2]
+    spread = attention.max() - attention.min()
+    weights = np.ones(attention.size)
+    if spread > 0:
+        weights = np.ravel(attention - attention.min()) / spread
+    [origins] = window_origins_by_image(
+        np.arange(attention.size)[None],
+        attention.shape,
+        view_size or size,
+        np.array([size]),
+        patch_size,
+        receptive_field,
+    )
+    of_pixel = np.zeros(size)
+    ends = np.clip(origins + patch_size, 0, size)
+    for weight, (top, left), (bottom, right) in zip(
+        weights, np.clip(origins, 0, None), ends, strict=True
+    ):
+        window = of_pixel[top:bottom, left:right]
+        np.maximum(window, weight, out=window)
+    return image * of_pixel[..., None]
+
+
+def draw_weighted_patches(
+    path: str | os.PathLike[str],
+    image: Any,
+    weighted: Mapping[str, Any],
+    boxes: Sequence[Box] = (),
+    points: Sequence[tuple[float, float]] = (),
+    title: str = "",
+) -> None:
+    """Write a picture of an image with the truth, and beside it what was looked at.
+
+    Args:
+        path: PNG file to write, replaced as a whole.
+        image: (height, width, 1 or 3), uint8, uint16, or floats from 0 to 1.
+        weighted: by the title of each, (height, width, 1 or 3) images of the same size,
+            as ``weigh_patches`` makes them.
+        boxes: (top, left, bottom, right) in pixels of what was to be found, drawn
+            dashed.
+        points: (row, column) in pixels of what was to be found, drawn as dots.
+        title: line above the image.
+
+    Reference:
+        Katharopoulos and Fleuret 2019, figure 4.
+    """
+    from matplotlib.figure import Figure
+
+    height, width = image.shape[:2]
+    shown = {title: image, **weighted}
+    figure = Figure(
+        figsize=(5 * len(shown), 5 * height / width + 0.4),
+        dpi=100,
+        layout="constrained",
+    )
+    all_axes = figure.subplots(1, len(shown))
+    for axes, (name, pixels) in zip(all_axes, shown.items(), strict=True):
+        axes.imshow(_displayable(pixels), extent=(0, width, height, 0))
+        axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+        axes.set_title(name, fontsize=10)
+    _mark(all_axes[0], boxes, points)
+    _save(figure, path)
+
+
+def _mark(axes: Any, boxes: Sequence[Box], points: Sequence[Any]) -> None:
+    """Draw what was to be found."""
+    from matplotlib.patches import Rectangle
+
+    for top, left, bottom, right in boxes:
+        axes.add_patch(
+            Rectangle(
+                (left - 3, top - 3),
+                right - left + 6,
+                bottom - top + 6,
+                fill=False,
+                edgecolor="lime",
+                linestyle="--",
+                linewidth=1.5,
+            )
+        )
+    if len(points):
+        rows, columns = np.transpose(points)
+        axes.scatter(columns, rows, s=12, c="lime", edgecolors="black", linewidths=0.5)
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     part = path.with_name(f".{path.stem}.part.png")
     figure.savefig(part)

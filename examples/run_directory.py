@@ -9,13 +9,14 @@ import shutil
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
 import attention_sampling as ats
 from attention_sampling.checkpoint import completed_epochs
 
-# What a run leaves in its output directory, the model first: without it, no run.
+# What a run leaves in its output directory, or a series of runs, each in its own.
 RUN_FILES = (
     "model.keras",
     "log.csv",
@@ -23,12 +24,25 @@ RUN_FILES = (
     "curve.png",
     "pictures",
     "tensorboard",
+    "run-[0-9]*",
 )
+
+
+def holds_run(output):
+    """Tell whether there is a model in an output directory: without it, no run."""
+    return any(
+        next(output.glob(pattern), None) is not None
+        for pattern in (
+            "model.keras",
+            "run-[0-9]*/model.keras",
+            "run-[0-9]*/fold-*/model.keras",
+        )
+    )
 
 
 def check_output(output, settings, free_settings, resume, overwrite):
     """Refuse to touch an earlier run, unless it is to be resumed or overwritten."""
-    if not (output / "model.keras").exists() or overwrite:
+    if not holds_run(output) or overwrite:
         return
     if not resume:
         raise ValueError(
@@ -57,9 +71,9 @@ def check_output(output, settings, free_settings, resume, overwrite):
 def begin_output(output, resume):
     """Make the output directory of a run, without what is to be overwritten."""
     output.mkdir(parents=True, exist_ok=True)
-    for name in RUN_FILES if not resume else ():
-        path = output / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for pattern in RUN_FILES if not resume else ():
+        for path in output.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def restore(model, output, settings, steps_per_epoch, resume):
@@ -67,21 +81,27 @@ def restore(model, output, settings, steps_per_epoch, resume):
 
     The settings are written beside it, and the log is cut to these epochs.
     """
+    epochs = restore_model(model, output, steps_per_epoch, settings["epochs"])
+    if resume and not epochs:
+        print(f"{output} holds no whole epoch yet: beginning.")
+    write_json(output / "settings.json", settings)
+    cut_log(output / "log.csv", epochs)
+    return epochs
+
+
+def restore_model(model, output, steps_per_epoch, most_epochs):
+    """Give the model the state that ``output`` holds, if any; return its whole epochs."""
     checkpoint, epochs = output / "model.keras", 0
     if checkpoint.exists():
         model.optimizer.build(model.trainable_variables)  # or its state is not loaded
         model.load_weights(checkpoint)
         epochs = completed_epochs(model, steps_per_epoch)
         print(f"Going on after epoch {epochs}.")
-        if epochs > settings["epochs"]:
+        if epochs > most_epochs:
             raise ValueError(
                 f"The run in {output} has {epochs} epochs already. Expected: at least as "
-                f"many. Received: --epochs {settings['epochs']}"
+                f"many. Received: --epochs {most_epochs}"
             )
-    elif resume:
-        print(f"{output} holds no whole epoch yet: beginning.")
-    write_json(output / "settings.json", settings)
-    cut_log(output / "log.csv", epochs)
     return epochs
 
 
@@ -91,8 +111,12 @@ def write_json(path, content):
     os.replace(part, path)
 
 
+def read_json(path):
+    return json.loads(path.read_text())
+
+
 def read_settings(output):
-    return json.loads((output / "settings.json").read_text())
+    return read_json(output / "settings.json")
 
 
 def read_log(path, epochs):
@@ -121,13 +145,35 @@ def cut_log(path, epochs):
 
 
 class EpochSeconds(keras.callbacks.Callback):
-    """Put the seconds each epoch took into its logs."""
+    """Put the seconds each epoch took into its logs, without the test after it."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
+        self.start, self.seconds = time.perf_counter(), None
+
+    def on_test_begin(self, logs=None):
+        self.seconds = time.perf_counter() - self.start
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = time.perf_counter() - self.start
+        if self.seconds is None:  # there was no test
+            self.seconds = time.perf_counter() - self.start
+        logs["seconds"] = self.seconds
+
+
+class RequireFinite(keras.callbacks.TerminateOnNaN):
+    """End a training whose loss is not finite, before the epoch is kept.
+
+    Raises:
+        ValueError: at the end of the epoch.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        found = {name: value for name, value in logs.items() if not np.isfinite(value)}
+        if found:
+            raise ValueError(
+                f"The training diverged in epoch {epoch + 1}. Expected: finite losses. "
+                f"Received: {', '.join(f'{n}={v}' for n, v in found.items())}. Try a "
+                "lower --learning-rate, in another --output"
+            )
 
 
 def draw_curve(rows, path):

@@ -6,7 +6,14 @@ from keras import ops
 from PIL import Image
 
 from attention_sampling import LocalContrast, SampleSoftmax, attention_sampling
-from attention_sampling.callbacks import attention_viewer, draw_attention
+from attention_sampling.baselines import deep_mil
+from attention_sampling.callbacks import (
+    attention_viewer,
+    draw_attention,
+    draw_weighted_patches,
+    weigh_patches,
+)
+from attention_sampling.windows import window_origins
 
 
 def model_of(**arguments):
@@ -66,6 +73,80 @@ def test_viewer_needs_one_sampling_layer():
         attention_viewer(model)
 
 
+def test_viewer_shows_the_attention_of_deep_mil(rng):
+    image = keras.Input((40, 60, 3), dtype="uint8")
+    feature = keras.Sequential(
+        [keras.Input((16, 24, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    features, attention, _ = deep_mil(feature, (16, 24), (2, 3))(image)
+    model = keras.Model([image], keras.layers.Dense(2)(features))
+    images = rng.integers(0, 256, (2, 40, 60, 3), dtype=np.uint8)
+    seen = attention_viewer(model).predict_on_batch([images])
+    assert set(seen) == {"prediction", "attention"}
+    assert seen["attention"].shape == (2, 2, 3)
+    expected = keras.Model([image], attention).predict_on_batch([images])
+    np.testing.assert_allclose(seen["attention"], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        seen["prediction"], model.predict_on_batch([images]), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("map_size", "view_size", "receptive_field"),
+    [((3, 4), None, 0), ((3, 4), (15, 20), 0), ((2, 3), (20, 30), 8)],
+)
+def test_a_pixel_has_the_largest_weight_of_its_patches(
+    map_size, view_size, receptive_field, rng
+):
+    image = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    attention = rng.random(map_size)
+    weighted = weigh_patches(image, attention, (24, 18), view_size, receptive_field)
+    cells = ops.reshape(ops.arange(attention.size, dtype="int32"), (1, -1))
+    origins = window_origins(
+        cells, map_size, view_size or (60, 80), (60, 80), (24, 18), receptive_field
+    )
+    origins = ops.convert_to_numpy(origins)[0]
+    weights = np.ravel((attention - attention.min()) / np.ptp(attention))
+    for row, column in rng.integers((60, 80), size=(50, 2)):
+        covering = [
+            weight
+            for weight, (top, left) in zip(weights, origins, strict=True)
+            if 0 <= row - top < 24 and 0 <= column - left < 18
+        ]
+        np.testing.assert_allclose(
+            weighted[row, column],
+            image[row, column] / 255 * max(covering, default=0),
+            rtol=1e-6,
+        )
+
+
+def test_where_all_attention_is_alike_the_image_stays(rng):
+    image = rng.random((12, 12, 1))
+    weighted = weigh_patches(image, np.full((3, 3), 1 / 9), (4, 4))
+    np.testing.assert_allclose(weighted, np.repeat(image, 3, axis=-1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_picture_shows_the_truth_beside_weighted_patches(tmp_path, channels):
+    image = np.full((100, 200, channels), 128, np.uint8)
+    weighted = {"first": np.ones((100, 200, 3)), "second": np.zeros((100, 200, 3))}
+    path = tmp_path / "picture.png"
+    draw_weighted_patches(path, image, weighted, [(40, 140, 60, 180)], [(20, 30)], "it")
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+    def columns(red, green, blue):
+        found = np.abs(pixels - [red, green, blue]).max(axis=-1) < 30
+        return np.flatnonzero(found.any(axis=0)) / pixels.shape[1]
+
+    marks = columns(0, 255, 0)  # both in the first of three images, and nowhere else
+    assert 0.02 < marks.min() < 0.09
+    assert 0.2 < marks.max() < 1 / 3
+    inner = pixels[pixels.shape[0] // 2]
+    shares = [inner[round(share * len(inner)), 0] for share in (1 / 6, 1 / 2, 5 / 6)]
+    np.testing.assert_allclose(shares, [128, 255, 0], atol=2)
+
+
 @pytest.mark.parametrize(
     ("channels", "size", "more"),
     [
@@ -86,6 +167,7 @@ def test_picture_shows_map_windows_and_patches(tmp_path, channels, size, more):
         np.array([[90, 130], [0, 0], [-5, 290], [184, 276], [100, 20]]),
         margin=(5, 5),
         boxes=[(95, 140, 105, 150)],
+        points=[(150, 250)],
         title="a title",
         **more,
     )

@@ -1,0 +1,187 @@
+"""Train a method of the paper on one of its experiments, over runs and folds."""
+
+import datetime
+import shlex
+from collections import Counter
+
+import keras
+import numpy as np
+from experiment_figures import draw_learning_curves, draw_pictures
+from experiment_metrics import average_fits, fit_metrics
+from experiment_options import FREE_SETTINGS, experiment_settings
+from experiment_training import build_compiled_model, train
+from run_directory import begin_output, check_output, read_json, write_json
+
+import attention_sampling as ats
+from attention_sampling.benchmark.circumstances import machine, versions
+
+
+def check_runs(arguments, output):
+    """Refuse to touch earlier runs, unless they are to be resumed or overwritten."""
+    check_output(
+        output,
+        experiment_settings(arguments),
+        FREE_SETTINGS,
+        arguments.resume,
+        arguments.overwrite,
+    )
+
+
+def run_experiment(experiment, arguments, output, argv):
+    """Train all runs and folds that are not done; write and draw what came out.
+
+    Args:
+        experiment: an `Experiment`.
+        arguments: of the command line, as `experiment_options.set_defaults` left them.
+        output: directory of the runs.
+        argv: the command line.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(arguments.dtype_policy)
+    try:
+        Runs(experiment, arguments, output, argv).run()
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+class Runs:
+    """The runs of an experiment, with what they leave in their directory.
+
+    Args:
+        experiment, arguments, output, argv: as of `run_experiment`.
+    """
+
+    def __init__(self, experiment, arguments, output, argv):
+        if experiment.source is not None and "view" not in arguments.method.inputs:
+            raise ValueError(
+                "Images that are read on demand are for methods that draw patches. "
+                "Expected: --method ats-N or u-N. "
+                f"Received: --method {arguments.method}"
+            )
+        self.experiment, self.arguments = experiment, arguments
+        self.output, self.argv = output, argv
+        self.settings = experiment_settings(arguments)
+        self.fits = self._finished_fits() if arguments.resume else []
+        self.begun = False
+
+    def run(self):
+        """Train what is not done yet; then write, draw and say what came out."""
+        experiment, arguments = self.experiment, self.arguments
+        for run in range(arguments.runs):
+            for number, split in enumerate(experiment.splits(arguments.seed + run)):
+                fold = None if experiment.folds is None else number
+                if (run, fold) in [(fit["run"], fit["fold"]) for fit in self.fits]:
+                    print(f"Done before: {self._name(run, fold)}")
+                else:
+                    self._train(run, fold, split)
+                    self._write_metrics()
+        self.fits.sort(key=lambda fit: (fit["run"], fit["fold"] or 0))
+        metrics = self._write_metrics()
+        draw_learning_curves(
+            self.fits, experiment.folds or 1, self.output / "curve.png"
+        )
+        if arguments.pictures and arguments.method.kind in ("ats", "deep-mil"):
+            self._draw_pictures()
+        print(self._summary(metrics))
+
+    def _finished_fits(self):
+        """Return the metrics of earlier fits that are of use for what is asked for."""
+        path = self.output / "metrics.json"
+        return [
+            fit
+            for fit in (read_json(path)["fits"] if path.exists() else ())
+            if fit["epochs"] == self.arguments.epochs
+            and fit["run"] < self.arguments.runs
+        ]
+
+    def _name(self, run, fold):
+        name = f"run {run + 1} of {self.arguments.runs}"
+        return name if fold is None else f"{name}, fold {fold + 1}"
+
+    def _directory(self, run, fold):
+        directory = self.output / f"run-{run}"
+        return directory if fold is None else directory / f"fold-{fold}"
+
+    def _train(self, run, fold, split):
+        arguments, seed = self.arguments, self.arguments.seed + run
+        n_train, n_test = len(split.train.labels), len(split.test.labels)
+        model = build_compiled_model(
+            arguments, self.experiment.task, self.experiment.source, n_train, seed
+        )
+        if self.experiment.prepare is not None:
+            self.experiment.prepare(model)
+        if not self.begun:  # an earlier series goes when all is known to be well
+            begin_output(self.output, arguments.resume)
+            write_json(self.output / "settings.json", self.settings)
+            self.begun = True
+        print(
+            f"Training {arguments.method}, {self._name(run, fold)}, seed {seed}: "
+            f"{n_train} training and {n_test} test images",
+            flush=True,
+        )
+        rows = train(
+            arguments,
+            model,
+            split,
+            self._directory(run, fold),
+            (seed, fold or 0),
+            self.experiment.balanced,
+        )
+        self.fits.append(fit_metrics(rows, run, seed, fold, n_train, n_test))
+
+    def _write_metrics(self):
+        metrics = {
+            "kind": "training",
+            "task": self.experiment.task.name,
+            "image_shape": self.experiment.task.image_shape,
+            "view_size": self.experiment.task.view_size,
+            "method": str(self.arguments.method),
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(
+                timespec="seconds"
+            ),
+            "command": shlex.join(
+                ["python", f"examples/{self.experiment.name}.py", *self.argv]
+            ),
+            "settings": self.settings,
+            "versions": versions(),
+            "machine": machine(),
+            "fits": self.fits,
+            **average_fits(self.fits, self.experiment.folds or 1),
+        }
+        write_json(self.output / "metrics.json", metrics)
+        return metrics
+
+    def _draw_pictures(self):
+        """Draw the attention of the first run on images that it was tested with."""
+        first = self._directory(0, None if self.experiment.folds is None else 0)
+        model = keras.saving.load_model(first / "model.keras", compile=False)
+        if self.experiment.source is not None:
+            ats.bind_source(model, self.experiment.source)
+        draw_pictures(
+            model,
+            self.experiment.task,
+            self.experiment.splits(self.arguments.seed)[0].test,
+            self.arguments.method.inputs,
+            self.experiment.classes,
+            self.arguments.pictures,
+            self.output / "pictures",
+        )
+
+    def _summary(self, metrics):
+        """Return what came out as one line."""
+        said = []
+        for name, words in (("test_error", "Test error"), ("train_loss", "train loss")):
+            said.append(f"{words} {metrics['mean'][name]:.3f}")
+            if metrics["standard_error"][name] is not None:
+                said[-1] += f" ± {metrics['standard_error'][name]:.3f}"
+        if len(metrics["runs"]) > 1:
+            said[-1] += f" (mean and standard error of {len(metrics['runs'])} runs)"
+        splits = self.experiment.splits(self.arguments.seed)
+        labels = np.concatenate([split.test.labels for split in splits])
+        most_frequent = max(Counter(map(int, labels)).values()) / len(labels)
+        return (
+            f"{', '.join(said)}, after {self.arguments.epochs} epochs and "
+            f"{metrics['mean']['seconds']:.0f} s of training. Always the most frequent "
+            f"class: test error {1 - most_frequent:.3f}. "
+            f"Everything is in {self.output}."
+        )

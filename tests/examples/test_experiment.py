@@ -1,0 +1,285 @@
+"""What the three examples of the paper's experiments share."""
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from attention_sampling.tasks import TASKS
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip(
+        "the examples are written for the TensorFlow backend", allow_module_level=True
+    )
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DEFAULTS = {
+    "epochs": 3,
+    "batch_size": 4,
+    "learning_rate": 0.1,
+    "decay": 0.25,
+    "weight_decay": 0.0,
+    "dtype_policy": "float32",
+    "entropy": 0.01,
+    "mix": 1.0,
+    "mix_epochs": 0,
+    "feature_scale": 4.0,
+    "estimator": "unordered",
+    "control_variate": True,
+    "prediction": "sample",
+    "center": True,
+}
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)  # as for a script
+    return importlib.import_module
+
+
+@pytest.fixture
+def parse(load):
+    options = load("experiment_options")
+
+    def parse(*argv, **defaults):
+        parser = argparse.ArgumentParser()
+        given = DEFAULTS | defaults
+        options.add_options(
+            parser, TASKS["colon_cancer"], "runs/x", {"": given, "drawn": DEFAULTS}
+        )
+        arguments = parser.parse_args(argv)
+        options.set_defaults(parser, arguments, given)
+        return arguments
+
+    return parse
+
+
+def log_rows(*losses):
+    """Return rows of a log as they are read: everything is text."""
+    return [
+        {
+            "accuracy": str(1 - loss / 10),
+            "cross_entropy": str(loss),
+            "loss": "99",  # with the regularizer
+            "val_accuracy": str(1 - loss / 5),
+            "val_cross_entropy": str(2 * loss),
+            "val_loss": "99",
+            "seconds": "1.5",
+        }
+        for loss in losses
+    ]
+
+
+def make_fits(load, *runs):
+    """Return a fit of a fold for each (last training loss, images to test with)."""
+    metrics = load("experiment_metrics")
+    return [
+        metrics.fit_metrics(log_rows(3, loss), run, 7 + run, fold, 100 - n_test, n_test)
+        for run, folds in enumerate(runs)
+        for fold, (loss, n_test) in enumerate(folds)
+    ]
+
+
+def test_a_fit_is_the_last_epoch_and_the_curve(load):
+    [fit] = make_fits(load, [(1, 20)])
+    assert fit == {
+        "run": 0,
+        "seed": 7,
+        "fold": 0,
+        "epochs": 2,
+        "seconds": 3.0,
+        "n_train": 80,
+        "n_test": 20,
+        "train_loss": 1.0,
+        "train_error": 0.1,
+        "test_loss": 2.0,
+        "test_error": 0.2,
+        "curve": {
+            "train_loss": [3.0, 1.0],
+            "train_error": [0.3, 0.1],
+            "test_loss": [6.0, 2.0],
+            "test_error": [0.6, 0.2],
+            "seconds": [1.5, 3.0],
+        },
+    }
+
+
+def test_a_run_is_the_mean_over_its_folds_by_their_images(load):
+    fits = make_fits(load, [(1, 20), (2, 60)], [(3, 50), (3, 50)])
+    averages = load("experiment_metrics").average_fits(fits, folds=2)
+    first, second = averages["runs"]
+    assert (first["run"], first["seed"], second["seed"]) == (0, 7, 8)
+    assert first["train_loss"] == pytest.approx((80 * 1 + 40 * 2) / 120, abs=1e-6)
+    assert first["test_loss"] == pytest.approx((20 * 2 + 60 * 4) / 80, abs=1e-6)
+    assert first["test_error"] == pytest.approx((20 * 0.2 + 60 * 0.4) / 80)
+    assert (first["epochs"], first["seconds"]) == (2, 3)
+    values = np.array([first["test_error"], second["test_error"]])
+    assert averages["mean"]["test_error"] == pytest.approx(values.mean())
+    expected = values.std(ddof=1) / np.sqrt(2)
+    assert averages["standard_error"]["test_error"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_runs_that_are_not_whole_do_not_count(load):
+    metrics = load("experiment_metrics")
+    fits = make_fits(load, [(1, 20), (1, 20)], [(9, 20)])
+    averages = metrics.average_fits(fits, folds=2)
+    assert [run["run"] for run in averages["runs"]] == [0]
+    assert averages["mean"]["train_loss"] == 1
+    assert set(averages["standard_error"].values()) == {None}
+    averages = metrics.average_fits(fits[:1], folds=2)
+    assert averages["runs"] == []
+    assert set(averages["mean"].values()) == {None}
+    curves = metrics.average_curves(fits, folds=2)
+    np.testing.assert_array_equal(curves["test_loss"], [[6, 2]])
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_learning_curves_are_drawn(load, tmp_path, runs):
+    fits = make_fits(load, *[[(run, 20), (1, 30)] for run in range(runs)])
+    load("experiment_figures").draw_learning_curves(fits, 2, tmp_path / "curve.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.size == (900, 600)
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    lines = (np.abs(pixels - [31, 119, 180]).max(axis=-1) < 20).sum()
+    bands = (np.abs(pixels - [210, 228, 240]).max(axis=-1) < 4).sum()
+    assert lines > 500
+    assert (bands > 500) == (runs > 1)
+
+
+def test_pictures_are_of_the_classes_in_turn(load):
+    in_turn = load("experiment_figures").in_turn
+    assert in_turn([1, 1, 1, 0, 1, 0], 5) == [3, 0, 5, 1, 2]
+
+
+def test_options_are_filled_with_the_defaults(parse, load):
+    arguments = parse("--epochs=9", "--no-center", "--mix=0", center=True)
+    settings = load("experiment_options").experiment_settings(arguments)
+    assert settings == DEFAULTS | {
+        "epochs": 9,
+        "center": False,
+        "mix": 0.0,
+        "method": "ats-10",
+        "runs": 1,
+        "seed": 0,
+        "pictures": 8,
+    }
+    json.dumps(settings, allow_nan=False)
+
+
+def test_help_says_defaults_and_where_others_hold(load):
+    describe = load("experiment_options").describe
+    variants = {"": {"a": 1, "b": True}, "drawn": {"a": 2, "b": True}}
+    assert describe("a", variants) == " (default: 1; drawn: 2)"
+    assert describe("b", variants) == " (default: yes)"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--runs=0", "--runs must be positive"),
+        ("--batch-size=-1", "--batch-size must be positive"),
+        ("--feature-scale=inf", "--feature-scale must be positive"),
+        ("--learning-rate=nan", "--learning-rate must be at least 0 and finite"),
+        ("--seed=-1", "--seed must be at least 0"),
+        ("--mix=1.5", "--mix must be from 0 to 1"),
+        ("--decay=-0.1", "--decay must be from 0 to 1"),
+        ("--method=ats", "No such method. Expected: ats-N"),
+        ("--dtype-policy=float3", "--dtype-policy"),
+        ("--estimator=ordered", "--estimator ordered needs --no-control-variate"),
+    ],
+)
+def test_options_out_of_range_are_refused(parse, capsys, argument, message):
+    with pytest.raises(SystemExit):
+        parse(argument)
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--method=ats-3"], {"estimator", "control_variate", "prediction"}),
+        (["--method=u-3"], {"estimator", "control_variate", "prediction"}),
+        (["--method=cnn-0.5"], set()),
+        (["--method=deep-mil"], set()),
+    ],
+)
+def test_each_method_gets_the_keywords_it_takes(parse, load, argv, expected):
+    keywords = load("experiment_options").sampling_keywords(parse(*argv))
+    proposal = {"proposal", "proposal_mix"} if argv == ["--method=ats-3"] else set()
+    assert set(keywords) == expected | proposal
+    assert "proposal" not in load("experiment_options").sampling_keywords(
+        parse(*argv, "--mix=0")
+    )
+
+
+def test_optimizer_is_as_the_options_say(parse, load):
+    training = load("experiment_training")
+    arguments = parse("--learning-rate=0.1", "--decay=0.25", "--weight-decay=0.3")
+    optimizer = training._optimizer(arguments, 100)
+    assert isinstance(optimizer, keras.optimizers.AdamW)
+    assert optimizer.weight_decay == 0.3
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 40, 75, 100)]
+    assert rates[:3] == pytest.approx([0.1] * 3)
+    assert rates[3] == pytest.approx(0, abs=1e-7)
+    rates = [
+        float(training._optimizer(parse("--decay=1"), 100)._learning_rate(step))
+        for step in (0, 50, 100)
+    ]
+    assert rates == pytest.approx([0.1, 0.05, 0], abs=1e-6)
+    plain = training._optimizer(parse("--decay=0"), 100)
+    assert type(plain) is keras.optimizers.Adam
+    assert float(plain.learning_rate) == pytest.approx(0.1)
+
+
+def test_weight_decay_leaves_biases_alone(parse, load):
+    optimizer = load("experiment_training")._optimizer(
+        parse("--decay=0", "--weight-decay=0.5"), 100
+    )
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.layers[0].set_weights([np.ones((2, 2)), np.ones(2)])
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([keras.ops.zeros((2, 2)), keras.ops.zeros(2)])
+    kernel, bias = model.get_weights()
+    np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5)
+    np.testing.assert_allclose(bias, 1)
+
+
+def test_mix_falls_only_where_it_is_to(parse, load):
+    callbacks = load("experiment_training")._mix_callbacks
+    [callback] = callbacks(parse("--mix=0.8", "--mix-epochs=4"))
+    assert (callback.mix(0), callback.mix(2), callback.mix(9)) == (0.8, 0.4, 0)
+    for argv in (["--mix=0.8"], ["--mix=0", "--mix-epochs=4"]):
+        assert callbacks(parse(*argv)) == []
+    assert callbacks(parse("--method=u-3", "--mix-epochs=4")) == []
+
+
+def test_rare_classes_weigh_more(load):
+    weights = load("experiment_training")._class_weights(np.array([0, 0, 0, 1]))
+    assert weights == {0: pytest.approx(2 / 3), 1: 2}
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(load):
+    callback = load("run_directory").RequireFinite()
+    callback.on_epoch_end(0, {"loss": 1.0, "val_loss": 2.0})
+    with pytest.raises(ValueError, match=r"epoch 3\. Expected.*Received: val_loss=nan"):
+        callback.on_epoch_end(2, {"loss": 1.0, "val_loss": float("nan")})
+
+
+def test_overwriting_deletes_runs_and_nothing_else(load, tmp_path):
+    directory = load("run_directory")
+    for name in ("run-0/fold-1/model.keras", "run-10/log.csv", "run-mine/model.keras"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert directory.holds_run(tmp_path)
+    directory.begin_output(tmp_path, resume=True)
+    assert directory.holds_run(tmp_path)
+    directory.begin_output(tmp_path, resume=False)
+    assert not directory.holds_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run-mine"]
