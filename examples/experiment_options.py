@@ -11,8 +11,10 @@ from attention_sampling.tasks import parse_method
 
 # Settings that a resumed series may change.
 FREE_SETTINGS = {"epochs", "pictures", "runs"}
-# What does not determine a run, but where it goes.
-_PLACES = {"output", "overwrite", "resume"}
+# What does not determine a run, but where it goes, and what is done beside it.
+_NOT_SETTINGS = {"download", "output", "overwrite", "profile", "resume"}
+# Defaults where an experiment has none of its own.
+_DEFAULTS = {"method": parse_method("ats-10")}
 
 # Name, type, explanation.
 _TRAINING = (
@@ -60,12 +62,12 @@ def add_options(parser, task, output, variants):
         variants: by what the help says they are for, defaults of the options of an
             experiment: they are filled in by `set_defaults`.
     """
+    variants = {name: _DEFAULTS | defaults for name, defaults in variants.items()}
     parser.add_argument(
         "--method",
         type=_method,
-        default=parse_method("ats-10"),
         help=f"what to train: {', '.join(task.methods)}, or other numbers of patches "
-        "(ats, u) or scales (cnn) (default: %(default)s)",
+        "(ats, u) or scales (cnn)" + describe("method", variants),
     )
     training = parser.add_argument_group("training")
     training.add_argument(
@@ -144,7 +146,7 @@ def describe(name, variants):
 
 def set_defaults(parser, arguments, defaults):
     """Fill in what the command line does not say, and check all of it."""
-    for name, value in defaults.items():
+    for name, value in (_DEFAULTS | defaults).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
     for name in _POSITIVE:
@@ -171,7 +173,7 @@ def experiment_settings(arguments):
         if value is None or isinstance(value, (bool, int, float))
         else str(value.resolve() if isinstance(value, Path) else value)
         for name, value in vars(arguments).items()
-        if name not in _PLACES
+        if name not in _NOT_SETTINGS
     }
 
 

@@ -89,6 +89,9 @@ def train(arguments, model, split, directory, seed, balanced=False):
                 EpochSeconds(),
                 RequireFinite(),
                 EpochLog(directory / "log.csv"),
+                keras.callbacks.TensorBoard(
+                    directory / "tensorboard", write_graph=False
+                ),
                 EpochCheckpoint(directory / "model.keras"),
                 *_mix_callbacks(arguments),
             ],
