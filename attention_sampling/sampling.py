@@ -1,5 +1,6 @@
 """Choosing cells of an attention map: drawn from it, or from a proposal, or the best."""
 
+import functools
 from typing import Any
 
 import keras
@@ -43,8 +44,9 @@ def draw_cells(
 
     Reference:
         Katharopoulos and Fleuret 2019, eq. 4 (with replacement) and eq. 13 (without);
-        the exponential clocks of the latter are the Gumbel top-k trick,
-        Kool et al. 2019 (arXiv 1903.06059).
+        the exponential clocks of the latter are those of Efraimidis and Spirakis 2006,
+        *Weighted random sampling with a reservoir*, and, in logarithms, the Gumbel top-k
+        trick, Kool et al. 2019 (arXiv 1903.06059), who set them in two steps too.
     """
     attention = ops.cast(attention, "float32")
     if replace:
@@ -55,9 +57,13 @@ def draw_cells(
         seed = keras.random.SeedGenerator(seed)
     # Cell i rings first with probability a_i / sum(a) if its clock is an
     # exponential variate of rate a_i; the order of rings is the order of draws.
-    shape = ops.shape(attention)
-    keys = ops.log(attention) - ops.log(_exponential(shape, seed))
-    return top_cells(keys, n_patches)
+    n_cells = attention.shape[1]
+    known = isinstance(n_cells, int)
+    size = _block_size(n_cells, n_patches) if known else 1
+    if size == 1:
+        _, cells = ops.top_k(_ring_keys(attention, seed), n_patches)
+        return ops.cast(cells, "int32")
+    return _race_in_blocks(attention, n_patches, size, seed)
 
 
 def top_cells(attention: Any, n_patches: int) -> Any:
@@ -124,6 +130,54 @@ def _drawable(attention: Any) -> Any:
     attention = ops.where(broken, ops.cast(nan, "float32"), attention)
     empty = ops.all(attention == 0, axis=1, keepdims=True)
     return ops.where(empty, 1.0, attention)
+
+
+def _race_in_blocks(attention: Any, n_patches: int, size: int, seed: Any) -> Any:
+    """Draw as from a clock for each cell, and set those of few cells only.
+
+    The first ring of a block is a clock of the rate of all its cells. The first n cells
+    to ring are in the n blocks first to ring. No approximation is made.
+    """
+    n_blocks = attention.shape[1] // size
+    blocks = ops.reshape(attention, (-1, size))
+    mass = ops.reshape(ops.sum(blocks, axis=1), (-1, n_blocks))
+    first, chosen = ops.top_k(_ring_keys(mass, seed), n_patches)
+    first, chosen = first[..., None], ops.cast(chosen, "int32")
+    sample = ops.arange(ops.shape(attention)[0], dtype="int32")[:, None]
+    blocks = ops.take(blocks, sample * n_blocks + chosen, axis=0)
+    # Which cell of a block rings first does not depend on when: a race of its own.
+    # Clocks have no memory: from that moment on the others run as if just set.
+    race = _ring_keys(blocks, seed)
+    later = -ops.logaddexp(-first, -_ring_keys(blocks, seed))
+    keys = ops.where(race == ops.max(race, axis=2, keepdims=True), first, later)
+    _, best = ops.top_k(ops.reshape(keys, (-1, n_patches * size)), n_patches)
+    cells = chosen[..., None] * size + ops.arange(size, dtype="int32")
+    return ops.take_along_axis(ops.reshape(cells, (-1, n_patches * size)), best, axis=1)
+
+
+@functools.lru_cache
+def _block_size(n_cells: int, n_patches: int) -> int:
+    """Return the cells of a block with which the fewest clocks are set.
+
+    It divides ``n_cells``, for a cell of padding could be drawn where no attention is
+    left, and makes ``n_patches`` blocks at least. 1 is every cell on its own.
+    """
+
+    def clocks(size: int) -> int:
+        # One for each block, then two for each cell of the blocks that are chosen.
+        return n_cells // size + 2 * n_patches * size if size > 1 else n_cells
+
+    sizes = [size for size in range(1, n_cells // n_patches + 1) if n_cells % size == 0]
+    return min(sizes, key=clocks, default=1)
+
+
+def _ring_keys(rates: Any, seed: Any) -> Any:
+    """Set exponential clocks and return minus the logarithm of when they ring.
+
+    The largest key rings first. It is infinite for a NaN, minus infinite for a rate of 0.
+    """
+    keys = ops.log(rates) - ops.log(_exponential(ops.shape(rates), seed))
+    return ops.where(ops.isnan(keys), float("inf"), keys)
 
 
 def _exponential(shape: Any, seed: Any) -> Any:

@@ -232,7 +232,11 @@ def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> A
     origins = ops.cast(origins, "int32")
     rows = origins[..., 0, None] + ops.arange(patch_size[0], dtype="int32")
     columns = origins[..., 1, None] + ops.arange(patch_size[1], dtype="int32")
-    inside = _inside(rows, height)[..., :, None] & _inside(columns, width)[..., None, :]
+    # Columns and channels as one axis: to broadcast along a short last axis is slow.
+    inside = (
+        _inside(rows, height)[..., :, None]
+        & (ops.repeat(_inside(columns, width), channels, axis=-1)[..., None, :])
+    )
     # A batched gather of pixels: one flat index into all pixels of the batch.
     dtype = _index_dtype(batch, height, width)
     image = ops.reshape(ops.arange(batch, dtype=dtype), (-1, 1, 1))
@@ -247,7 +251,10 @@ def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> A
     height, width = ops.cast(height, dtype), ops.cast(width, dtype)
     pixels = ((image * height + rows) * width)[..., :, None] + columns[..., None, :]
     patches = ops.take(ops.reshape(x_high, (-1, channels)), pixels, axis=0)
-    return ops.where(inside[..., None], patches, ops.zeros((), dtype=patches.dtype))
+    shape = (-1, *ops.shape(pixels)[1:], channels)
+    patches = ops.reshape(patches, (*shape[:3], patch_size[1] * channels))
+    patches = ops.where(inside, patches, ops.zeros((), dtype=patches.dtype))
+    return ops.reshape(patches, shape)
 
 
 def _inside(positions: Any, extent: Any) -> Any:

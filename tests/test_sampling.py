@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import reference
 from gradients import value_and_gradients
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import ops
 
+from attention_sampling import sampling
 from attention_sampling.sampling import draw_cells, mix_proposal, top_cells
 
 MODES = [
@@ -160,7 +163,7 @@ def test_same_seed_same_draws_and_each_call_others(replace):
 
 
 def ties_of_the_first_draws(draw, n_patches, monkeypatch):
-    """Count equal neighbours among the sorted keys that the draws are made from."""
+    """Count equal neighbours among the sorted keys of the cells that are drawn."""
     sorted_keys = []
     sort = ops.top_k
 
@@ -172,8 +175,7 @@ def ties_of_the_first_draws(draw, n_patches, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ops, "top_k", top_k)
         draw(n_patches)
-    (keys,) = sorted_keys
-    return np.count_nonzero(np.diff(keys[0]) == 0)
+    return np.count_nonzero(np.diff(sorted_keys[-1][0]) == 0)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +210,161 @@ def test_a_million_equal_cells_are_drawn_evenly():
     drawn = draw(np.full((1, cells), 1 / cells), n_patches)[0]
     counts = np.bincount(drawn // (cells // 50), minlength=50)
     statistic, limit = reference.chi_square(counts, np.full(50, n_patches / 50))
+    assert statistic < limit
+
+
+class TestBlocks:
+    """Large maps: clocks for blocks of cells, then for the cells of the first ones."""
+
+    @pytest.fixture(params=[2, 3])
+    def size(self, request, monkeypatch):
+        """Take blocks of so many cells, however small the map is."""
+        monkeypatch.setattr(sampling, "_block_size", lambda *_: request.param)
+        return request.param
+
+    @pytest.mark.parametrize(
+        ("n_patches", "scale"), [(1, 1.0), (2, 1e-30), (2, 1e12), (3, 1.0)]
+    )
+    def test_frequencies_of_ordered_draws_are_exact(self, n_patches, scale, size):
+        attention = np.array([0.04, 0.3, 0.06, 0.1, 0.3, 0.2])
+        if n_patches == 3 == size:  # more cells, for a block for each patch
+            attention = np.append(attention / 2, [0.2, 0.1, 0.2])
+        drawn = draw(repeat(scale * attention, 60_000), n_patches)
+        statistic, limit = statistic_of(drawn, attention, n_patches, replace=False)
+        assert statistic < limit
+
+    def test_cells_inside_a_block_are_drawn_anew_in_every_call(self, size):
+        seed = keras.random.SeedGenerator(0)
+        attention = keras.ops.ones((1, size))  # one block
+        drawn = {
+            int(sampling.draw_cells(attention, 1, seed=seed)[0, 0]) for _ in range(40)
+        }
+        assert drawn == set(range(size))
+
+    def test_a_cell_of_zero_attention_is_never_drawn(self, size):
+        attention = [0.0, 0.0, 0.0, 0.5, 0.0, 0.3, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0]
+        drawn = draw(repeat(attention, 20_000), 3)
+        assert set(drawn.ravel()) == {3, 5, 6}
+
+    @pytest.mark.parametrize("cells", [[11], [0, 11], [4, 5]])
+    def test_zero_attention_comes_last_when_nothing_else_is_left(self, cells, size):
+        attention = np.zeros(12)
+        attention[cells] = 1 / len(cells)
+        drawn = draw(repeat(attention, 1000), 4)
+        first, rest = drawn[:, : len(cells)], drawn[:, len(cells) :]
+        assert {frozenset(row) for row in first} == {frozenset(cells)}
+        assert not set(rest.ravel()) & set(cells)
+        assert rest.min() >= 0
+        assert rest.max() < 12
+        assert np.all(np.diff(np.sort(drawn, axis=1), axis=1) > 0)
+
+    @pytest.mark.parametrize("tiny", [1e-30, 1e-37])
+    def test_tiny_attention_is_drawn_before_zero(self, tiny, size):
+        for cell in (4, 6, 11):  # in the block of the largest, beside it, far away
+            attention = np.zeros(12)
+            attention[[5, cell]] = 1.0, tiny
+            drawn = draw(repeat(attention, 1000), 2)
+            np.testing.assert_array_equal(drawn, repeat([5, cell], 1000))
+
+    @pytest.mark.parametrize("broken", [[7], [6, 7], [0, 11], [6, 7, 8]])
+    @pytest.mark.parametrize("whole", [0.0, 0.1])
+    def test_cells_of_nan_attention_are_always_drawn(self, broken, whole, size):
+        attention = np.full(12, whole)
+        attention[broken] = np.nan
+        drawn = draw(repeat(attention, 500), 3)
+        assert {frozenset(row) for row in drawn[:, : len(broken)]} == {
+            frozenset(broken)
+        }
+        assert np.all(np.diff(np.sort(drawn, axis=1), axis=1) > 0)
+
+    def test_after_nan_the_others_are_drawn_by_their_attention(self, size):
+        attention = [np.nan, 0.1, 0.2, 0.3, 0.4, 0.0]
+        drawn = draw(repeat(attention, 60_000), 2)
+        np.testing.assert_array_equal(drawn[:, 0], 0)
+        counts = np.bincount(drawn[:, 1], minlength=6)
+        assert counts[0] == counts[5] == 0
+        statistic, limit = reference.chi_square(
+            counts[1:5], 60_000 * np.array([0.1, 0.2, 0.3, 0.4])
+        )
+        assert statistic < limit
+
+    @pytest.mark.parametrize("attention", [np.nan, np.inf, 0.0])
+    def test_attention_without_a_finite_mass_gives_distinct_cells(
+        self, attention, size
+    ):
+        drawn = draw(np.full((3, 12), attention), 4)
+        assert drawn.min() >= 0
+        assert drawn.max() < 12
+        assert np.all(np.diff(np.sort(drawn, axis=1), axis=1) > 0)
+
+    @pytest.mark.parametrize(
+        ("n_cells", "n_patches", "size"),
+        [
+            (10_000, 10, 20),  # 500 + 400 clocks
+            (32_400, 10, 40),
+            (173**2, 10, 173),
+            (9973, 10, 1),  # prime
+            (10_000, 1000, 2),
+            (10_000, 6000, 1),  # as many blocks as patches
+            (4, 4, 1),
+            (4, 5, 1),
+        ],
+    )
+    def test_size_that_sets_the_fewest_clocks(self, n_cells, n_patches, size):
+        assert sampling._block_size(n_cells, n_patches) == size
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(1, 3000), st.integers(1, 256))
+    def test_blocks_hold_all_cells_and_are_enough(self, n_cells, n_patches):
+        n_patches = min(n_patches, n_cells)
+        size = sampling._block_size(n_cells, n_patches)
+        assert n_cells % size == 0
+        assert n_cells // size >= n_patches
+
+    @pytest.mark.parametrize("n_patches", [1, 40, 256])
+    def test_of_a_large_map_are_distinct_cells_of_each_sample(self, n_patches, rng):
+        n_cells = 10_000
+        assert n_patches == 256 or sampling._block_size(n_cells, n_patches) > 1
+        attention = np.zeros((5, n_cells))
+        some = np.stack([rng.permutation(n_cells)[: n_patches + 5] for _ in attention])
+        np.put_along_axis(attention, some, rng.uniform(size=some.shape), axis=1)
+        drawn = draw(attention, n_patches)
+        assert np.all(np.diff(np.sort(drawn, axis=1), axis=1) > 0)
+        for row, cells in zip(drawn, some, strict=True):
+            assert set(row) <= set(cells)
+
+
+class _Draw(keras.layers.Layer):
+    """Cells in a compiled function, whose random numbers are a state."""
+
+    def __init__(self, n_patches):
+        super().__init__()
+        self.n_patches = n_patches
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, attention):
+        return draw_cells(attention, self.n_patches, seed=self.seed_generator)
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "jit_compile"), [(200, True), (200, False), (None, False)]
+)
+def test_compiled_for_any_batch(n_cells, jit_compile):
+    if jit_compile and keras.backend.backend() == "torch":
+        pytest.skip("torch.compile takes long, and the package does without")
+    assert sampling._block_size(200, 2) > 1
+    cells = [0, 99, 198]
+    attention = np.zeros((1000, 200), "float32")
+    attention[:, cells] = 0.2, 0.3, 0.5
+    model = keras.Sequential([keras.Input((n_cells,)), _Draw(2)])
+    model.compile(jit_compile=jit_compile)
+    batches = [1000] if jit_compile else [1000, 700]
+    drawn = [model.predict_on_batch(attention[:batch]) for batch in batches]
+    drawn = np.concatenate(drawn)
+    assert drawn.shape == (sum(batches), 2)
+    # Numbered again from 0, for the exact probabilities.
+    assert set(drawn.ravel()) == set(cells)
+    statistic, limit = statistic_of(drawn // 99, [0.2, 0.3, 0.5], 2, replace=False)
     assert statistic < limit
 
 
