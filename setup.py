@@ -27,6 +27,7 @@ HDF5 = ["h5py>=3.10", "tqdm>=4.60"]
 IMAGES = ["pillow>=10.1", "simplejpeg>=1.7"]
 TIFF = ["imagecodecs>=2024.1.1", "tifffile>=2024.1.30"]
 SLIDES = ["openslide-bin>=4.0.0", "openslide-python>=1.3"]
+TEST = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"]
 FORMATS = [*HDF5, *IMAGES, *TIFF, *SLIDES]
 
 setup(
@@ -47,7 +48,7 @@ setup(
         "slides": SLIDES,
         "formats": FORMATS,
         "examples": [*EXAMPLES, *FORMATS],
-        "test": [*EXAMPLES, *FORMATS, "hypothesis>=6.100", "pytest>=8.0"],
+        "test": [*EXAMPLES, *FORMATS, *TEST],
         "docs": ["docutils>=0.21", "furo", "sphinx>=7.4"],
     },
     classifiers=[

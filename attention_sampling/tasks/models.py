@@ -43,7 +43,7 @@ def build_model(
 
     Returns:
         Functional model, not compiled, from a list in the order of ``method.inputs``,
-        view (batch, *task.view_shape) float and image (batch, *task.image_shape) uint8,
+        view (batch, height, width, channels) float and image likewise, uint8,
         pixels 0 to 255, or with a source view and index (batch,) int32, to the
         probability of each class (batch, n_classes), float32. Where there is one input,
         the list has one.
