@@ -232,9 +232,12 @@ def test_no_room_for_digits_is_one_line_and_leaves_nothing(mnist, tmp_path):
 
 def test_interrupted(mnist, tmp_path):
     output = tmp_path / "new"
+    # A shell's background job ignores the signal, and so would what it starts.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(
         output, "--n_train=4000", "--width=400", "--height=400", f"--mnist={mnist}"
     )
+    signal.signal(signal.SIGINT, ours)
     deadline = time.monotonic() + 100
     while not list(output.glob(".*.part/.train.h5.*")):
         assert process.poll() is None, process.communicate()[1]
