@@ -119,6 +119,7 @@ def open_to_write(h5py: Any, part: Path, path: Path) -> Iterator[Any]:
 
     Raises:
         OSError: it cannot be written.
+        KeyboardInterrupt: the user wants no more of it.
     """
     file = None
     try:
@@ -134,6 +135,9 @@ def open_to_write(h5py: Any, part: Path, path: Path) -> Iterator[Any]:
                 os.truncate(part, 0)
             with contextlib.suppress(OSError, RuntimeError):
                 file.close()
+        # h5py raises something else after an interrupt in one of its callbacks.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
         # HDF5 raises either when it cannot write.
         if isinstance(error, SourceError) or not isinstance(
             error, OSError | RuntimeError

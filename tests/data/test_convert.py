@@ -637,3 +637,12 @@ def test_help_tells_the_exit_status():
     assert "Exit status: 0 if all are in it; 1 if" in " ".join(
         parser.format_help().split()
     )
+
+
+def test_interrupt_that_h5py_hides_stays_an_interrupt(tmp_path):
+    part = tmp_path / "part"
+    with pytest.raises(KeyboardInterrupt):
+        with hdf5_file.open_to_write(h5py, part, tmp_path / "new.h5"):
+            error = TypeError("of a callback")
+            error.__context__ = KeyboardInterrupt()
+            raise error
