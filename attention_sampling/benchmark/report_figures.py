@@ -25,6 +25,7 @@ def draw_curves(path: Path, series: Sequence[Series], names: Sequence[str]) -> N
         names: of the series, for the legend.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     lines = sum(name.count("\n") + 1 for name in names)
     figure = Figure(figsize=(9, 5.5 + 0.09 * lines), layout="constrained")
@@ -44,6 +45,10 @@ def draw_curves(path: Path, series: Sequence[Series], names: Sequence[str]) -> N
     panels[1, 0].set(xlabel="epoch")
     panels[1, 0].locator_params(axis="x", integer=True)
     panels[1, 1].set(xlabel="seconds of training", xscale="log")
+    # Short of a decade, matplotlib labels every tick, one over the other.
+    panels[1, 1].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    panels[1, 1].xaxis.set_major_formatter("{x:g}")
+    panels[1, 1].xaxis.set_minor_formatter(NullFormatter())
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     with replacing(path) as part:
