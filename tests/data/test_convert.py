@@ -640,9 +640,11 @@ def test_help_tells_the_exit_status():
 
 
 def test_interrupt_that_h5py_hides_stays_an_interrupt(tmp_path):
-    part = tmp_path / "part"
-    with pytest.raises(KeyboardInterrupt):
-        with hdf5_file.open_to_write(h5py, part, tmp_path / "new.h5"):
-            error = TypeError("of a callback")
-            error.__context__ = KeyboardInterrupt()
-            raise error
+    error = TypeError("of a callback")
+    error.__context__ = KeyboardInterrupt()
+    part, path = tmp_path / "part", tmp_path / "new.h5"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        hdf5_file.open_to_write(h5py, part, path),
+    ):
+        raise error
