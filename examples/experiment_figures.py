@@ -8,12 +8,8 @@ from experiment_metrics import average_curves
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from attention_sampling.callbacks import (
-    attention_viewer,
-    draw_attention,
-    draw_weighted_patches,
-    weigh_patches,
-)
+from attention_sampling.pictures import draw_attention, draw_weighted_patches
+from attention_sampling.viewer import attention_viewer, weigh_patches
 
 # In a picture, in the order in which they were drawn.
 MOST_PATCHES = 16

@@ -41,12 +41,13 @@ from run_directory import (
 from tqdm import tqdm
 
 import attention_sampling as ats
-from attention_sampling.callbacks import attention_viewer, draw_attention
 from attention_sampling.checkpoint import EpochCheckpoint
 from attention_sampling.data import Source, open_source
 from attention_sampling.data.opening import find_files
 from attention_sampling.datasets.drawn_slides import write_drawn_slides
 from attention_sampling.networks import residual_features
+from attention_sampling.pictures import draw_attention
+from attention_sampling.viewer import attention_viewer
 from attention_sampling.views import view_dataset
 
 # Pixels of the view, each way, for one cell of the attention map.

@@ -18,8 +18,9 @@ from attention_sampling import (
     SampleSoftmax,
     attention_sampling,
 )
-from attention_sampling.callbacks import attention_viewer, draw_attention
 from attention_sampling.data import ArraySource, SourceError
+from attention_sampling.pictures import draw_attention
+from attention_sampling.viewer import attention_viewer
 
 BACKEND = keras.backend.backend()
 PATCH = (5, 6)

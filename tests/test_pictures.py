@@ -7,12 +7,8 @@ from PIL import Image
 
 from attention_sampling import LocalContrast, SampleSoftmax, attention_sampling
 from attention_sampling.baselines import deep_mil
-from attention_sampling.callbacks import (
-    attention_viewer,
-    draw_attention,
-    draw_weighted_patches,
-    weigh_patches,
-)
+from attention_sampling.pictures import draw_attention, draw_weighted_patches
+from attention_sampling.viewer import attention_viewer, weigh_patches
 from attention_sampling.windows import window_origins
 
 
