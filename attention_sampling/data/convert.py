@@ -15,7 +15,6 @@ from attention_sampling.data.base import Source, SourceError, is_fault_of_proces
 from attention_sampling.data.hdf5_file import (
     FORMAT,
     check_room,
-    open_to_write,
     write_images,
 )
 from attention_sampling.data.hdf5_writer import COMPRESSIONS, ImageWriter, raw_bytes
@@ -28,6 +27,7 @@ from attention_sampling.data.part_files import (
     part_file,
 )
 from attention_sampling.data.resume import FinishedImages
+from attention_sampling.hdf5_output import open_to_write
 
 
 def convert(
@@ -96,7 +96,7 @@ def convert(
         left = abandoned_parts(path) if exclusive else []
         finished = stack.enter_context(FinishedImages(source, settings, left))
         advance = stack.enter_context(_progress_bar(source, path, progress))
-        file = stack.enter_context(open_to_write(h5py, part, path))
+        file = stack.enter_context(open_to_write(h5py, part, path, (SourceError,)))
         writer = stack.enter_context(ImageWriter(source, chunk, compression, advance))
         return write_images(source, file, writer, finished, on_error, advance)
 

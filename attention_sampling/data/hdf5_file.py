@@ -5,18 +5,15 @@ group for each image, "000000" and so on, with the attribute ``name`` and a data
 (height, width, channels) for each level: "0" the full resolution, "1" half of it.
 """
 
-import contextlib
 import errno
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from attention_sampling.data.base import (
     Source,
     SourceError,
-    describe_error,
     is_fault_of_process,
 )
 from attention_sampling.data.hdf5_writer import ImageWriter, raw_bytes
@@ -106,44 +103,3 @@ def check_room(source: Source, path: Path) -> None:
             f"There is no room for the file: {needed:,} bytes are needed without "
             f"compression. Received: {str(path)!r}, on a disk with {free:,} bytes free",
         )
-
-
-@contextlib.contextmanager
-def open_to_write(h5py: Any, part: Path, path: Path) -> Iterator[Any]:
-    """Open a new HDF5 file, and close it also where the disk is full.
-
-    Args:
-        h5py: the library.
-        part: where to write.
-        path: what to call the file in errors.
-
-    Raises:
-        OSError: it cannot be written.
-        KeyboardInterrupt: the user wants no more of it.
-    """
-    file = None
-    try:
-        # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
-        file = h5py.File(part, "x", rdcc_nbytes=0)
-        yield file
-        file.close()
-    except BaseException as error:
-        if file is not None:
-            # Closing writes: give it room. An HDF5 file that could not be closed keeps
-            # its space on the disk until the process ends.
-            with contextlib.suppress(OSError):
-                os.truncate(part, 0)
-            with contextlib.suppress(OSError, RuntimeError):
-                file.close()
-        # h5py raises something else after an interrupt in one of its callbacks.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        # HDF5 raises either when it cannot write.
-        if isinstance(error, SourceError) or not isinstance(
-            error, OSError | RuntimeError
-        ):
-            raise
-        raise OSError(
-            f"{path} cannot be written: {describe_error(error)}. Make room on the disk, "
-            "or name a file elsewhere"
-        ) from error

@@ -16,8 +16,9 @@ from attention_sampling.datasets._megapixel_mnist_format import (
     VERSION,
     VIEW_UNIT,
 )
-from attention_sampling.datasets._megapixel_mnist_hdf5 import open_to_write
+from attention_sampling.datasets._megapixel_mnist_hdf5 import h5py
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
+from attention_sampling.hdf5_output import open_to_write
 
 # Pixels of a chunk, each way. Twice as many take a tenth less space and twice as long to
 # read patches of 50 x 50 pixels from.
@@ -59,7 +60,7 @@ def write_megapixel_mnist(
         )
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with open_to_write(part, path) as file:
+        with open_to_write(h5py, part, path) as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
             file.attrs["view_size"] = low
             file.attrs["noise_patches"] = data.noise_patches
