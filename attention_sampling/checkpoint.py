@@ -6,6 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from attention_sampling.files import replacing
+
 
 class EpochCheckpoint(keras.callbacks.Callback):
     """Save the whole model after every epoch, never leaving a half-written file.
@@ -48,10 +50,8 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         model: the model to save.
         path: the ``.keras`` file to write or to replace.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.stem}.part.keras")
-    model.save(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        model.save(part)
 
 
 def completed_epochs(model: keras.Model, steps_per_epoch: int) -> int:

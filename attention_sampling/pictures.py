@@ -3,11 +3,11 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attention_sampling.files import replacing
 from attention_sampling.viewer import displayable
 
 Box = tuple[float, float, float, float]
@@ -96,7 +96,8 @@ def draw_attention(
         axes.imshow(displayable(patch))
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{number + 1}: {sampled_attention[number]:.3f}", fontsize=9)
-    _save(figure, path)
+    with replacing(path) as part:
+        figure.savefig(part)
 
 
 def draw_weighted_patches(
@@ -137,7 +138,8 @@ def draw_weighted_patches(
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
         axes.set_title(name, fontsize=10)
     _mark(all_axes[0], boxes, points)
-    _save(figure, path)
+    with replacing(path) as part:
+        figure.savefig(part)
 
 
 def _mark(axes: Any, boxes: Sequence[Box], points: Sequence[Any]) -> None:
@@ -159,10 +161,3 @@ def _mark(axes: Any, boxes: Sequence[Box], points: Sequence[Any]) -> None:
     if len(points):
         rows, columns = np.transpose(points)
         axes.scatter(columns, rows, s=12, c="lime", edgecolors="black", linewidths=0.5)
-
-
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    path = Path(path)
-    part = path.with_name(f".{path.stem}.part.png")
-    figure.savefig(part)
-    os.replace(part, path)

@@ -1,6 +1,5 @@
 """Figures of a series of runs: learning curves, and attention beside the truth."""
 
-import os
 from itertools import zip_longest
 
 import numpy as np
@@ -8,6 +7,7 @@ from experiment_metrics import average_curves
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from attention_sampling.files import replacing
 from attention_sampling.pictures import draw_attention, draw_weighted_patches
 from attention_sampling.viewer import attention_viewer, weigh_patches
 
@@ -49,9 +49,8 @@ def draw_learning_curves(fits, folds, path):
             axes.set(xlabel=label, ylabel=measure)
             axes.set_ylim(bottom=0)
             axes.legend()
-    part = path.with_name(f".{path.stem}.part.png")
-    figure.savefig(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        figure.savefig(part)
 
 
 def draw_pictures(model, task, images, inputs, classes, count, directory):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import platform
 import re
 import shutil
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 
 import attention_sampling as ats
 from attention_sampling.checkpoint import completed_epochs
+from attention_sampling.files import replacing
 
 # What a run leaves in its output directory, or a series of runs, each in its own.
 RUN_FILES = (
@@ -106,9 +106,8 @@ def restore_model(model, output, steps_per_epoch, most_epochs):
 
 
 def write_json(path, content):
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path):
@@ -130,13 +129,11 @@ def read_log(path, epochs):
 
 def write_rows(path, rows):
     """Write rows, dicts of the same keys, as a CSV file with a header."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="") as file:
+    with replacing(path) as part, part.open("w", newline="") as file:
         if rows:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-    os.replace(part, path)
 
 
 def cut_log(path, epochs):
@@ -187,9 +184,8 @@ def draw_curve(rows, path):
                 axes.plot(epochs, list(map(float, values)), label=label)
         axes.set(xlabel="epoch", ylabel=name)
         axes.legend()
-    part = path.with_name(f".{path.stem}.part.png")
-    figure.savefig(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        figure.savefig(part)
 
 
 def versions():

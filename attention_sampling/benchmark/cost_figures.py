@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attention_sampling.benchmark.files import replacing
 from attention_sampling.benchmark.tables import Row
+from attention_sampling.files import replacing
 
 # Label, key, and the key of the ratio that is written beside the bars.
 _PANELS = (

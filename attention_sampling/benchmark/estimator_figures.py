@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attention_sampling.benchmark.files import replacing
 from attention_sampling.benchmark.tables import Row
+from attention_sampling.files import replacing
 
 # Of the estimators in the order of the table; dotted with control variate.
 STYLES = ("k-", "k:", "C0-", "C1-", "C2:")

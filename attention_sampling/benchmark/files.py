@@ -1,12 +1,12 @@
-"""Files that are replaced as a whole: nobody finds half of one."""
+"""Rows and settings as CSV and JSON files."""
 
-import contextlib
 import csv
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from attention_sampling.files import replacing
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -21,11 +21,3 @@ def write_json(path: Path, content: Any) -> None:
     """Write what JSON can say, replacing the file as a whole."""
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Name a file to write in place of another, and put it there when it is whole."""
-    part = path.with_name(f".{path.name}.part")
-    yield part
-    os.replace(part, path)

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from attention_sampling.benchmark.files import replacing
 from attention_sampling.benchmark.report_files import (
     Measurement,
     of_kind,
@@ -14,6 +13,7 @@ from attention_sampling.benchmark.report_goals import AllSeries, judge_goals, sa
 from attention_sampling.benchmark.report_sections import make_page
 from attention_sampling.benchmark.report_series import collect_series
 from attention_sampling.benchmark.report_writers import to_html, to_markdown, to_rst
+from attention_sampling.files import replacing
 from attention_sampling.tasks import TASKS
 
 WRITERS = {"report.md": to_markdown, "report.html": to_html, "report.rst": to_rst}

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from attention_sampling.benchmark.files import replacing
 from attention_sampling.benchmark.report_series import Series
+from attention_sampling.files import replacing
 
 _PANELS = (("train_loss", "training loss"), ("test_error", "test error"))
 _STYLES = ("-", "--", ":")

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from attention_sampling.benchmark.files import replacing, write_csv
+from attention_sampling.benchmark.files import write_csv
 from attention_sampling.benchmark.tables import format_table
+from attention_sampling.files import replacing
 
 MEASURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 THRESHOLDS = (0.2, 0.4, 0.5)  # test accuracies whose epoch the table names

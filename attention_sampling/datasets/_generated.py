@@ -38,7 +38,7 @@ def generate(
     """
     directory = Path(directory).absolute()
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(directory.parent):
+    with locked(directory.parent):
         if directory.exists():
             _check_existing(directory, what, settings_file, settings, is_whole)
             return
@@ -81,7 +81,7 @@ def _check_existing(
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Let one process at a time in, where the file system can; killing one frees it."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError, OSError):

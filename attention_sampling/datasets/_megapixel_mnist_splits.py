@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attention_sampling.datasets._generated import _locked
+from attention_sampling.datasets._generated import locked
 from attention_sampling.datasets._megapixel_mnist_writer import write_megapixel_mnist
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 
@@ -57,7 +57,7 @@ def write_megapixel_mnist_splits(
     directory.mkdir(parents=True, exist_ok=True)
     part = directory / _PART
     try:
-        with _locked(directory):
+        with locked(directory):
             check_directory(directory, overwrite)  # again, should another have written
             shutil.rmtree(part, ignore_errors=True)
             try:

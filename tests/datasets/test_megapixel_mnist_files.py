@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from attention_sampling.data import HDF5Source, open_source
-from attention_sampling.datasets._generated import _locked
+from attention_sampling.datasets._generated import locked
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST, read_mnist
 from attention_sampling.datasets.megapixel_mnist_files import (
     MegapixelMNISTFile,
@@ -453,7 +453,7 @@ def test_writers_wait_for_each_other(make, directory):
             errors.append(error)
 
     second = threading.Thread(target=write_second)
-    with _locked(directory):
+    with locked(directory):
         second.start()
         second.join(0.3)
         assert names(directory) == []
