@@ -52,18 +52,17 @@ def draw_cells(
     if replace:
         logits = ops.log(_drawable(attention))
         return ops.cast(keras.random.categorical(logits, n_patches, seed=seed), "int32")
-    if isinstance(seed, int):
-        # Two draws from one int would be the same numbers twice.
-        seed = keras.random.SeedGenerator(seed)
     # Cell i rings first with probability a_i / sum(a) if its clock is an
     # exponential variate of rate a_i; the order of rings is the order of draws.
     n_cells = attention.shape[1]
     known = isinstance(n_cells, int)
     size = _block_size(n_cells, n_patches) if known else 1
-    if size == 1:
-        _, cells = ops.top_k(_ring_keys(attention, seed), n_patches)
-        return ops.cast(cells, "int32")
-    return _race_in_blocks(attention, n_patches, size, seed)
+    if size > 1:
+        return _race_in_blocks(attention, n_patches, size, seed)
+    batch, n_cells = ops.shape(attention)
+    clocks = _draw_log_clocks(batch, n_cells, seed)
+    _, cells = ops.top_k(_ring_keys(ops.log(attention), clocks), n_patches)
+    return ops.cast(cells, "int32")
 
 
 def top_cells(attention: Any, n_patches: int) -> Any:
@@ -138,21 +137,31 @@ def _race_in_blocks(attention: Any, n_patches: int, size: int, seed: Any) -> Any
     The first ring of a block is a clock of the rate of all its cells. The first n cells
     to ring are in the n blocks first to ring. No approximation is made.
     """
-    n_blocks = attention.shape[1] // size
-    blocks = ops.reshape(attention, (-1, size))
-    mass = ops.reshape(ops.sum(blocks, axis=1), (-1, n_blocks))
-    first, chosen = ops.top_k(_ring_keys(mass, seed), n_patches)
+    batch, n_cells = ops.shape(attention)
+    n_blocks, n_chosen = n_cells // size, n_patches * size
+    # All clocks at once: many small operations cost more than the numbers.
+    clocks = _draw_log_clocks(batch, n_blocks + 2 * n_chosen, seed)
+    of_blocks, to_race, to_follow = ops.split(
+        clocks, [n_blocks, n_blocks + n_chosen], axis=1
+    )
+    blocks = ops.reshape(attention, (-1, n_blocks, size))
+    first, chosen = ops.top_k(
+        _ring_keys(ops.log(ops.sum(blocks, axis=2)), of_blocks), n_patches
+    )
     first, chosen = first[..., None], ops.cast(chosen, "int32")
-    sample = ops.arange(ops.shape(attention)[0], dtype="int32")[:, None]
-    blocks = ops.take(blocks, sample * n_blocks + chosen, axis=0)
+    sample = ops.arange(batch, dtype="int32")[:, None]
+    rates = ops.log(
+        ops.take(ops.reshape(blocks, (-1, size)), sample * n_blocks + chosen, axis=0)
+    )
     # Which cell of a block rings first does not depend on when: a race of its own.
     # Clocks have no memory: from that moment on the others run as if just set.
-    race = _ring_keys(blocks, seed)
-    later = -ops.logaddexp(-first, -_ring_keys(blocks, seed))
+    race = _ring_keys(rates, ops.reshape(to_race, ops.shape(rates)))
+    later = _ring_keys(rates, ops.reshape(to_follow, ops.shape(rates)))
+    later = -ops.logaddexp(-first, -later)
     keys = ops.where(race == ops.max(race, axis=2, keepdims=True), first, later)
-    _, best = ops.top_k(ops.reshape(keys, (-1, n_patches * size)), n_patches)
+    _, best = ops.top_k(ops.reshape(keys, (-1, n_chosen)), n_patches)
     cells = chosen[..., None] * size + ops.arange(size, dtype="int32")
-    return ops.take_along_axis(ops.reshape(cells, (-1, n_patches * size)), best, axis=1)
+    return ops.take_along_axis(ops.reshape(cells, (-1, n_chosen)), best, axis=1)
 
 
 @functools.lru_cache
@@ -171,25 +180,24 @@ def _block_size(n_cells: int, n_patches: int) -> int:
     return min(sizes, key=clocks, default=1)
 
 
-def _ring_keys(rates: Any, seed: Any) -> Any:
-    """Set exponential clocks and return minus the logarithm of when they ring.
+def _ring_keys(log_rates: Any, log_clocks: Any) -> Any:
+    """Return minus the logarithm of when clocks ring that run at these rates.
 
     The largest key rings first. It is infinite for a NaN, minus infinite for a rate of 0.
     """
-    keys = ops.log(rates) - ops.log(_exponential(ops.shape(rates), seed))
+    keys = log_rates - log_clocks
     return ops.where(ops.isnan(keys), float("inf"), keys)
 
 
-def _exponential(shape: Any, seed: Any) -> Any:
-    """Draw unit exponential variates, precise near 0, finite and positive.
+def _draw_log_clocks(batch: Any, count: Any, seed: Any) -> Any:
+    """Draw logarithms of unit exponential variates, (batch, count), all of them finite.
 
     The first of many clocks rings near 0, where one float32 uniform has steps of
     2**-23: among a million equal cells the winners would tie and the tie go to the
     first cell. A second uniform fills the steps.
     """
-    coarse = keras.random.uniform(shape, dtype="float32", seed=seed)
-    fine = keras.random.uniform(shape, dtype="float32", seed=seed)
-    uniform = coarse + _UNIFORM_RESOLUTION * fine
+    draws = keras.random.uniform((2, batch, count), dtype="float32", seed=seed)
+    uniform = draws[0] + _UNIFORM_RESOLUTION * draws[1]
     # Below 1 - 2**-24, the largest float32 under 1: log1p(-1) is infinite.
     uniform = ops.clip(uniform, _SMALLEST_UNIFORM, 1.0 - 2.0**-24)
-    return -ops.log1p(-uniform)
+    return ops.log(-ops.log1p(-uniform))
