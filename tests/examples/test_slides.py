@@ -257,14 +257,15 @@ def test_what_is_broken_or_not_labelled_is_left_out_on_demand(example, data, cap
 
 
 def test_split_takes_its_share_of_each_class(example):
+    split = sys.modules["slide_folder"].split
     names = ["a"] * 8 + ["b"] * 2 + ["c"] * 20
-    train, test = example.split(names, 0.25, seed=0)
+    train, test = split(names, 0.25, seed=0)
     assert sorted(train + test) == list(range(30))
     taken = [names[number] for number in test]
     assert [taken.count(name) for name in "abc"] == [2, 1, 5]
-    assert example.split(names, 0.25, seed=0) == (train, test)
-    assert example.split(names, 0.25, seed=1)[1] != test
-    assert example.split(["a", "b"], 0, seed=0) == ([0, 1], [])
+    assert split(names, 0.25, seed=0) == (train, test)
+    assert split(names, 0.25, seed=1)[1] != test
+    assert split(["a", "b"], 0, seed=0) == ([0, 1], [])
 
 
 def test_pixels_of_16_bits_are_refused(example, tmp_path):
