@@ -95,7 +95,7 @@ def draw_attention(
         axes = figure.add_subplot(grid[number % 4, 1 + number // 4])
         axes.imshow(displayable(patch))
         axes.set(xticks=[], yticks=[])
-        axes.set_title(f"{number + 1}: {sampled_attention[number]:.3f}", fontsize=9)
+        axes.set_title(f"{number + 1}: {sampled_attention[number]:.2g}", fontsize=9)
     with replacing(path) as part:
         figure.savefig(part)
 
