@@ -99,6 +99,52 @@ def test_deep_mil_has_the_grid_of_the_paper(name, grid):
         assert np.diff(lefts).min() >= task.patch_size[1] / 2 - 1
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "grid"),
+    [
+        ("colon_cancer", (250, 500), (25, 50)),  # ten pixels from patch to patch
+        ("speed_limits", (480, 640), (6, 8)),
+        ("speed_limits", (100, 100), (1, 1)),
+        ("megapixel_mnist", (500, 500), (20, 20)),  # half a patch
+    ],
+)
+def test_patches_of_deep_mil_keep_their_distance_in_images_of_another_size(
+    name, size, grid
+):
+    task = TASKS[name].resized(size, (64, 64))
+    assert task.deep_mil_grid == grid
+    assert task.image_shape == (*size, TASKS[name].image_shape[-1])
+    assert task.view_size == (64, 64)
+    assert task.patch_size == TASKS[name].patch_size
+
+
+def test_only_what_is_asked_for_is_resized():
+    task = TASKS["speed_limits"]
+    assert task.resized() == task
+    assert task.resized(view_size=(96, 128)) == dataclasses.replace(
+        task, view_size=(96, 128)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (
+            {"image_size": (90, 1280)},
+            r"patch_size=\(100, 100\).*image_size=\(90, 1280\)",
+        ),
+        (
+            {"view_size": (961, 1280)},
+            r"view_size=\(961, 1280\).*image_size=\(960, 1280",
+        ),
+        ({"view_size": (8, 384)}, r"receptive field.*9 pixels.*view_size=\(8, 384\)"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        TASKS["speed_limits"].resized(**sizes)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_uniform_and_learned_attention_draw_from_the_same_places(name):
     uniform, learned = (

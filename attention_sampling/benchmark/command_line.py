@@ -50,7 +50,7 @@ def command_line(
     for name in names:
         value = getattr(arguments, name)
         if value is not None:
-            several = isinstance(value, list)
+            several = isinstance(value, list | tuple)
             words += [
                 _option(name),
                 ",".join(map(str, value)) if several else str(value),

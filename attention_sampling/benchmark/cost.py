@@ -1,10 +1,8 @@
 """Measure time and memory a sample of each method: columns of Tables 1 and 2."""
 
 import argparse
-import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 from attention_sampling.benchmark import cost_device
 from attention_sampling.benchmark.circumstances import machine, versions
@@ -16,7 +14,7 @@ from attention_sampling.benchmark.cost_training_step import OPTIMIZER
 from attention_sampling.benchmark.files import write_json
 from attention_sampling.benchmark.processes import available_megabytes
 from attention_sampling.benchmark.tables import Row, save_table
-from attention_sampling.tasks import TASKS, Task, parse_method
+from attention_sampling.tasks import TASKS, parse_method
 
 # Of the memory that is available, what a method may take.
 _MOST_MEMORY = 0.9
@@ -99,12 +97,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print the table, and write it with its figure.
 
     Raises:
-        ValueError: a number is out of range; the backend is not TensorFlow.
+        ValueError: a number is out of range, or sizes that do not go together; the
+            backend is not TensorFlow.
         OSError: a file cannot be written.
     """
     cost_device.check_backend()
     check_at_least(arguments, steps=1, warmup=1, seconds=0, memory_limit=1)
-    task = _resized(TASKS[arguments.task], arguments)
+    task = TASKS[arguments.task].resized(arguments.image_size, arguments.view_size)
     methods = arguments.methods or list(task.methods)
     sizes = sorted(
         {task.batch_size if x == "train" else x for x in arguments.batch_sizes}
@@ -140,15 +139,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(format_costs(rows))
 
 
-def _resized(task: Task, arguments: argparse.Namespace) -> Task:
-    changes: dict[str, Any] = {}
-    if arguments.image_size is not None:
-        changes["image_shape"] = (*arguments.image_size, task.image_shape[-1])
-    if arguments.view_size is not None:
-        changes["view_size"] = tuple(arguments.view_size)
-    return dataclasses.replace(task, **changes)
-
-
 def _memory_limit(gigabytes: float | None) -> float | None:
     """Return megabytes, or None for no limit."""
     if gigabytes is not None:
@@ -165,13 +155,13 @@ def _methods(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _size(text: str) -> list[int]:
+def _size(text: str) -> tuple[int, int]:
     words = text.split(",")
     if len(words) > 2 or not all(word.isdecimal() and int(word) for word in words):
         raise argparse.ArgumentTypeError(
             f"expected height and width in pixels, as 500 or 960,1280; got {text!r}"
         )
-    return [int(words[0]), int(words[-1])]
+    return int(words[0]), int(words[-1])
 
 
 def _batch_sizes(text: str) -> list[int | str]:

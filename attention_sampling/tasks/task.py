@@ -32,7 +32,7 @@ class PublishedRow:
 class Task:
     """An experiment of the paper: its sizes, its networks and its published numbers.
 
-    ``dataclasses.replace`` makes one of other sizes.
+    ``resized`` makes one of other sizes, ``dataclasses.replace`` of other networks.
 
     Attributes:
         name: as on the command line.
@@ -79,6 +79,55 @@ class Task:
             return self.grid_size
         height, width = self.image_shape[:2]
         return 2 * height // self.patch_size[0], 2 * width // self.patch_size[1]
+
+    def resized(
+        self,
+        image_size: tuple[int, int] | None = None,
+        view_size: tuple[int, int] | None = None,
+    ) -> "Task":
+        """Return the experiment with images or views of another size.
+
+        The patches keep their size, and those of Deep MIL their distance.
+
+        Args:
+            image_size: (height, width) in pixels, None for as they are.
+            view_size: (height, width) in pixels, None for as they are.
+
+        Raises:
+            ValueError: the patches are larger than the images, the views too, or the
+                receptive field of the attention network is not smaller than the views.
+
+        Example:
+
+        >>> from attention_sampling.tasks import TASKS
+        >>> TASKS["colon_cancer"].resized((1000, 500), (200, 100)).deep_mil_grid
+        (100, 50)
+        """
+        size, view = image_size or self.image_shape[:2], view_size or self.view_size
+        for name, smallest in (("patch_size", self.patch_size), ("view_size", view)):
+            if any(small > large for small, large in zip(smallest, size, strict=True)):
+                raise ValueError(
+                    f"The images must be at least as large as {name}={smallest}. "
+                    f"Received: image_size={tuple(size)}"
+                )
+        if min(view) <= self.receptive_field:
+            raise ValueError(
+                "The views must be larger than the receptive field of the attention "
+                f"network, {self.receptive_field} pixels. "
+                f"Received: view_size={tuple(view)}"
+            )
+        grid = self.grid_size and tuple(
+            max(1, round(count * new / old))
+            for count, new, old in zip(
+                self.grid_size, size, self.image_shape, strict=False
+            )
+        )
+        return dataclasses.replace(
+            self,
+            image_shape=(*size, self.image_shape[-1]),
+            view_size=tuple(view),
+            grid_size=grid,
+        )
 
     @property
     def patch_shape(self) -> tuple[int, int, int]:
