@@ -61,7 +61,9 @@ def _draw(
     """Draw the mean of the runs and their range, at what all of them have measured."""
     known = np.isfinite(runs).all(axis=0) & np.isfinite(x)
     x, runs = x[known], runs[:, known]
-    axes.plot(x, runs.mean(axis=0), label=name, **style)
+    # A line of one point is not seen.
+    marker = "o" if len(x) == 1 else ""
+    axes.plot(x, runs.mean(axis=0), label=name, marker=marker, **style)
     if len(runs) > 1:
         axes.fill_between(
             x,

@@ -1,12 +1,14 @@
 """Trainings of the same settings, put together: their mean, spread and curves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from attention_sampling.benchmark.report_files import Measurement
+from attention_sampling.benchmark.report_labels import label_settings
+from attention_sampling.benchmark.report_numbers import format_span
 
 # Settings in which runs of one series differ, or that do not touch the training.
 _FREE = ("method", "pictures", "runs", "seed")
@@ -43,6 +45,18 @@ class Series:
             for file in self.files
             for run in file.content["runs"]
         ]
+
+    @property
+    def epochs(self) -> str:
+        """Of the trainings of the whole runs, and which had been finished before."""
+        fits = [fit for run in self.fits for fit in run]
+        text = format_span(fit["epochs"] for fit in fits)
+        extended = [fit["extended_from"] for fit in fits if fit.get("extended_from")]
+        if not extended:
+            return text
+        before = format_span(epochs for some in extended for epochs in some)
+        share = "" if len(extended) == len(fits) else f"{len(extended)} of {len(fits)} "
+        return f"{text} ({share}extended from {before})"
 
     @property
     def unfinished(self) -> int:
@@ -102,23 +116,27 @@ def collect_series(trainings: Sequence[Measurement]) -> list[Series]:
     Raises:
         ValueError: two files hold the same run.
     """
-    collected: list[Series] = []
+    collected: dict[str, list[Series]] = {}
     for training in trainings:
         method, settings = training.content["method"], _settings(training)
-        for number, series in enumerate(collected):
-            if (series.method, series.settings) == (method, settings):
+        known = collected.setdefault(method, [])
+        for number, series in enumerate(known):
+            if series.settings == settings:
                 files = [*series.files, training]
-                collected[number] = Series(method, settings, files)
+                known[number] = Series(method, settings, files)
                 break
         else:
-            collected.append(Series(method, settings, [training]))
-    for series in collected:
-        _refuse_copies(series)
+            known.append(Series(method, settings, [training]))
     labelled = []
-    for series in collected:
-        others = [other for other in collected if other.method == series.method]
-        label = _label(series, others)
-        labelled.append(Series(series.method, series.settings, series.files, label))
+    for series in collected.values():
+        for one in series:
+            _refuse_copies(one)
+        labels = label_settings(
+            [one.settings for one in series], [one.files[0].name for one in series]
+        )
+        labelled += [
+            replace(one, label=label) for one, label in zip(series, labels, strict=True)
+        ]
     return sorted(labelled, key=lambda series: (series.method, series.label))
 
 
@@ -126,13 +144,19 @@ def _settings(training: Measurement) -> dict[str, Any]:
     """Return what determines a run beside its seed."""
     content = training.content
     settings = _flat(content["settings"])
+    settings = {name: value for name, value in settings.items() if name not in _FREE}
+    if "data digest" in settings:
+        settings.pop("dataset", None)  # the same images, wherever they are
     # Other images may lie under the same name.
     images = sorted({fit["n_train"] + fit["n_test"] for fit in content["fits"]})
+    extended = {tuple(fit.get("extended_from") or ()) for fit in content["fits"]}
     return {
-        **{name: value for name, value in settings.items() if name not in _FREE},
+        "backend": content["versions"].get("backend"),
+        **settings,
         "images": images,
         "view_size": training.content.get("view_size"),
-        "data": training.content.get("data", settings.get("data")),
+        "data": training.content.get("data"),
+        "extended": sorted({epochs for some in extended for epochs in some}),
     }
 
 
@@ -145,26 +169,6 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def _label(series: Series, others: Sequence[Series]) -> str:
-    """Name the settings in which the series of a method differ."""
-    names = dict.fromkeys(name for other in others for name in other.settings)
-    return ", ".join(
-        f"{name.replace('_', ' ')} {_say(series.settings.get(name))}"
-        for name in names
-        if any(
-            other.settings.get(name) != series.settings.get(name) for other in others
-        )
-    )
-
-
-def _say(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_say, value))
-    if value is None or isinstance(value, bool):
-        return {True: "yes", False: "no", None: "not set"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _refuse_copies(series: Series) -> None:
