@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from attention_sampling.benchmark.report_collection import collect_series
 from attention_sampling.benchmark.report_error_goals import AllSeries
 from attention_sampling.benchmark.report_files import (
     Measurement,
@@ -12,7 +13,6 @@ from attention_sampling.benchmark.report_files import (
 )
 from attention_sampling.benchmark.report_goals import judge_goals, say_goals
 from attention_sampling.benchmark.report_sections import make_page
-from attention_sampling.benchmark.report_series import collect_series
 from attention_sampling.benchmark.report_writers import to_html, to_markdown, to_rst
 from attention_sampling.files import replacing
 from attention_sampling.tasks import TASKS

@@ -86,7 +86,7 @@ def _colon(series: Sequence[Series], name: str) -> list[Goal]:
             reached = None not in (error, limit) and error < limit
         if None in (error, limit):
             missing.append("no test error")
-        measured = f"{_say(ours)}; {method_name(baseline)} {_say(theirs)}"
+        measured = f"{_say(ours)}; {_say(theirs)}"
         verdict = "; ".join(missing) or (PASS if reached else MISSED)
         goals.append((f"{what}, {compared}", measured, text, verdict))
     return goals
@@ -124,8 +124,12 @@ def _digits_lacks(series: Series) -> Lacks:
 
 
 def _say(series: Series) -> str:
-    """Return the test error, the number of runs, and which settings they are of."""
-    runs = len(series.runs)
+    """Return the row of the results that is meant, its test error and its runs."""
+    name = method_name(series.method)
+    row = f"{name}, {series.label}" if series.label else name
     error = format_mean(series.mean("test_error"), series.error("test_error"))
-    said = f"{error}, {runs} run{'s' * (runs > 1)} of {series.epochs} epochs"
-    return f"{said} ({series.label})" if series.label else said
+    runs, epochs = len(series.runs), series.epochs
+    return (
+        f"{row}: {error}, {runs} run{'s' * (runs > 1)} of {epochs} "
+        f"epoch{'s' * (epochs != '1')}{series.extended}"
+    )

@@ -10,9 +10,22 @@ from attention_sampling.benchmark.report_error_goals import (
 )
 from attention_sampling.benchmark.report_files import Measurement, of_kind
 from attention_sampling.benchmark.report_numbers import NOT_MEASURED
-from attention_sampling.benchmark.report_page import Block, Heading, Items, Table
+from attention_sampling.benchmark.report_page import (
+    Block,
+    Heading,
+    Items,
+    Paragraph,
+    Table,
+)
 from attention_sampling.benchmark.tables import MISSED, PASS
 from attention_sampling.tasks import TASKS
+
+_ABOUT = (
+    "A goal is judged by what was measured as the goal says; otherwise its verdict is "
+    "what is missing. Of several settings of a method, those stand for it that can be "
+    "judged, of these those with most whole runs, and of these those most like the "
+    "settings of the other methods, whatever their test error."
+)
 
 
 def judge_goals(measurements: Sequence[Measurement], series: AllSeries) -> list[Goal]:
@@ -61,6 +74,7 @@ def goal_blocks(goals: Sequence[Goal]) -> list[Block]:
     measured = [goal for goal in goals if goal[-1] != NOT_MEASURED]
     blocks: list[Block] = [Heading("Goals", 2), Items(say_goals(goals))]
     if measured:
+        blocks.append(Paragraph(_ABOUT))
         header = ["Goal", "Measured", "Limit", "Verdict"]
         blocks.append(Table("What was to be reached", header, measured))
     return blocks

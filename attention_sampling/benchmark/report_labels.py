@@ -9,7 +9,7 @@ from attention_sampling.tasks import TASKS
 Settings = Mapping[str, Any]
 
 # What the examples' --paper stands for, beside the sizes.
-_PAPER = {
+PAPER = {
     "augmentation": ["light"],
     "center": [False],
     "control_variate": [False],
@@ -27,7 +27,6 @@ _WORDS = {
     "batch_size": "batch {}",
     "data": "{}",
     "data digest": "images of digest {}",
-    "data drawn": "drawn",
     "data images": "{} images",
     "data noise_patches": "{} patches of noise",
     "data seed": "data of seed {}",
@@ -52,11 +51,17 @@ _NAMES = {
     "data noise_patches": "noise",
     "mix": "contrast in the proposal",
 }
-# Named only by those that have them.
-_IF_ANY = (
-    *("data drawn", "data", "extended", "folds", "mix_epochs", "on_demand"),
-    *("start_from", "test_from", "test_on", "train_on"),
-)
+# Words for none or no where the plain name does not do; nothing where it goes without.
+_ABSENT = {
+    "extended": "not extended",
+    "folds": "",
+    "mix_epochs": "contrast to the end",
+    "on_demand": "read as a whole",
+    "start_from": "started anew",
+    "test_from": "",
+    "test_on": "",
+    "train_on": "",
+}
 # Of which 0 is none.
 _NOTHING = (
     "data noise_patches",
@@ -66,50 +71,58 @@ _NOTHING = (
     "mix",
     "weight_decay",
 )
+# Said in other words, and by the title of the section.
+_NEVER = ("paper", "data drawn")
 # Said only where all else is the same.
 _LAST = ("data digest", "data images")
 _PATHS = ("dataset", "start_from")
 
 
-def label_settings(settings: Sequence[Settings], files: Sequence[str]) -> list[str]:
-    """Name what differs between the trainings of a method, each by another label.
+def label_settings(
+    settings: Sequence[Settings], base: int, files: Sequence[str]
+) -> list[str]:
+    """Name in what the trainings of a method differ from some, each by another label.
 
     Args:
         settings: of each.
+        base: number of those that the others are compared with.
         files: a file of each, named where nothing else differs.
 
     Returns:
-        Labels, empty where nothing has to be said.
+        Labels, empty for those that the others are compared with.
 
     Example:
 
-    >>> label_settings([{"epochs": 30, "center": True}, {"epochs": 9}], ["a", "b"])
-    ['30 epochs, centered features', '9 epochs, centered features not recorded']
+    >>> settings = [{"epochs": 30, "center": True}, {"epochs": 9, "center": False}]
+    >>> label_settings(settings, 0, ["a/metrics.json", "b/metrics.json"])
+    ['', '9 epochs, no centered features']
     """
-    labels = [_label(one, settings, _LAST) for one in settings]
+    labels = [_label(one, settings[base], _LAST) for one in settings]
     labels = [
-        label if labels.count(label) == 1 else _label(one, settings, ())
+        label if labels.count(label) == 1 else _label(one, settings[base], ())
         for label, one in zip(labels, settings, strict=True)
     ]
     return [
-        label if labels.count(label) == 1 else ", ".join(filter(None, [label, file]))
-        for label, file in zip(labels, files, strict=True)
+        label
+        if number == base or labels.count(label) == 1
+        else ", ".join(filter(None, [label, files[number]]))
+        for number, label in enumerate(labels)
     ]
 
 
-def _label(
-    one: Settings, all_of_them: Sequence[Settings], hidden: Sequence[str]
-) -> str:
-    names = dict.fromkeys(name for other in all_of_them for name in other)
-    alike = [other for other in all_of_them if _paper(other) == _paper(one)]
-    texts = []
-    if _paper(one) and len(alike) < len(all_of_them):
-        texts.append("settings of the paper")
-    for name in names:
-        if name == "paper" or name in hidden or _implied(one, name):
+def _label(one: Settings, base: Settings, hidden: Sequence[str]) -> str:
+    by_paper = _paper(one) and not _paper(base)
+    texts = ["settings of the paper"] if by_paper else []
+    if _paper(base) and not _paper(one):
+        texts = ["not the settings of the paper"]
+    for name in dict.fromkeys([*base, *one]):
+        if name in (*_NEVER, *hidden):
             continue
-        others = [other for other in all_of_them if not _implied(other, name)]
-        if _differ(name, alike) or _differ(name, others):
+        if by_paper and name in PAPER and name in one:
+            differs = one[name] not in PAPER[name]
+        else:
+            differs = one.get(name) != base.get(name)
+        if differs:
             texts.append(_say(name, one))
     return ", ".join(filter(None, texts))
 
@@ -118,21 +131,12 @@ def _paper(settings: Settings) -> bool:
     return bool(settings.get("paper"))
 
 
-def _implied(settings: Settings, name: str) -> bool:
-    """Return whether "settings of the paper" says it."""
-    return _paper(settings) and settings.get(name) in _PAPER.get(name, [])
-
-
-def _differ(name: str, settings: Sequence[Settings]) -> bool:
-    return any(one.get(name) != settings[0].get(name) for one in settings)
-
-
 def _say(name: str, settings: Settings) -> str:
-    """Return a setting in words, nothing where its absence need not be said."""
+    """Return a setting in words, nothing where its absence goes without."""
     value = settings.get(name)
     plain = _NAMES.get(name, name.replace("_", " "))
-    if not value and name in _IF_ANY:
-        return ""
+    if not value and name in _ABSENT:
+        return _ABSENT[name]
     if name not in settings:
         return f"{plain} not recorded"
     if value is None:
@@ -141,8 +145,9 @@ def _say(name: str, settings: Settings) -> str:
         return f"no {plain}"
     if value is True:
         return _WORDS.get(name, plain)
-    text = PurePath(value).name if name in _PATHS else _text(name, value)
-    return _WORDS.get(name, f"{plain} {{}}").format(text)
+    text = PurePath(str(value)).name if name in _PATHS else _text(name, value)
+    words = _WORDS.get(name, f"{plain} {{}}")
+    return (words.removesuffix("s") if text == "1" else words).format(text)
 
 
 def _text(name: str, value: Any) -> str:

@@ -16,6 +16,11 @@ from attention_sampling.benchmark.report_figures import draw_curves
 from attention_sampling.benchmark.report_files import Measurement, of_kind
 from attention_sampling.benchmark.report_goals import goal_blocks
 from attention_sampling.benchmark.report_images import Images, images_of_paper
+from attention_sampling.benchmark.report_notes import (
+    ABOUT,
+    ABOUT_COSTS,
+    notes_on_runs,
+)
 from attention_sampling.benchmark.report_page import (
     Block,
     Heading,
@@ -24,7 +29,6 @@ from attention_sampling.benchmark.report_page import (
     Picture,
 )
 from attention_sampling.benchmark.report_paper import (
-    RUNS,
     TITLES,
     method_title,
     order_methods,
@@ -36,33 +40,6 @@ from attention_sampling.benchmark.report_tables import (
     runs_table,
 )
 from attention_sampling.tasks import TASKS, Task
-
-_ABOUT = (
-    "Losses and errors are means over independent runs, ± the standard error of the mean "
-    "where there are two or more. Time and memory a sample are of a forward and backward "
-    "pass, time the median of the steps, memory the peak of TensorFlow's allocator; the "
-    "paper measured both on a GPU, so that ratios compare, not milliseconds. Numbers of "
-    "the paper are from Katharopoulos and Fleuret 2019, Tables 1 and 2 and section 4."
-)
-_ABOUT_RESULTS = "Time and memory are at batch 1 and at the sizes of the paper, once for each method."
-_ABOUT_FOLDS = (
-    "Each run draws its folds with its seed: the standard error includes that choice."
-)
-_ABOUT_SPLITS = (
-    "Where a data set has no test images of its own, as the German one, each run draws "
-    "them with its seed: the standard error includes that choice. The paper tests all "
-    "runs on the same 684 images."
-)
-_ABOUT_LOSS = (
-    "Training weighs each class by the inverse of its prior, as in the paper. Train "
-    "losses here are without these weights. The paper does not say whether its own are: "
-    "1.468 of U-5 is more than 1.386, a guess among four classes. The two columns may "
-    "not compare."
-)
-_ABOUT_SHORT = (
-    "A test error falls short of the paper where it is above the paper's by more than "
-    "one standard error of the difference. The paper has {} runs."
-)
 
 
 def make_page(
@@ -79,7 +56,7 @@ def make_page(
         goals: judged by them.
         output: existing directory for the figures.
     """
-    blocks: list[Block] = [Heading("Measurements", 1), Paragraph(_ABOUT)]
+    blocks: list[Block] = [Heading("Measurements", 1), Paragraph(ABOUT)]
     for task in TASKS.values():
         costs = of_kind(measurements, "cost", task.name)
         found = {file.images for file in costs}
@@ -124,12 +101,12 @@ def _task_blocks(
     if not whole and not costs:
         blocks.append(Paragraph("Not measured."))
     elif of_paper:
-        blocks += [results_table(task, whole, cost), Paragraph(_ABOUT_RESULTS)]
+        blocks += [results_table(task, whole, cost), Paragraph(ABOUT_COSTS)]
     elif whole:
         blocks.append(other_results_table(task, whole))
     if whole:
         blocks.append(runs_table(task, whole, of_paper))
-        blocks += [Paragraph(text) for text in _notes(task, whole, of_paper)]
+        blocks += [Paragraph(text) for text in notes_on_runs(task, whole, of_paper)]
     if of_paper and (whole or costs):
         blocks += _not_measured(task, whole, cost)
     blocks += _not_finished(task, series)
@@ -147,23 +124,12 @@ def _task_blocks(
     return blocks
 
 
-def _notes(task: Task, series: Sequence[Series], of_paper: bool) -> list[str]:
-    """Say what the numbers of a task's runs are of."""
-    texts = [_ABOUT_SHORT.format(RUNS[task.name])] if of_paper else []
-    if any(len(run) > 1 for one in series for run in one.fits):
-        texts.append(_ABOUT_FOLDS)
-    if task.name == "speed_limits":
-        texts.append(_ABOUT_SPLITS)
-        texts += [_ABOUT_LOSS] * of_paper
-    return texts
-
-
 def _in_order(task: Task, series: Sequence[Series]) -> list[Series]:
-    """Sort by method, those with most runs first."""
+    """Sort by method, its plain row first, then those with most runs."""
     methods = order_methods(task, [one.method for one in series])
 
-    def position(one: Series) -> tuple[int, int, str]:
-        return (methods.index(one.method), -len(one.runs), one.label)
+    def position(one: Series) -> tuple[int, bool, int, str]:
+        return (methods.index(one.method), bool(one.label), -len(one.runs), one.label)
 
     return sorted(series, key=position)
 
@@ -196,5 +162,6 @@ def _not_finished(task: Task, series: Sequence[Series]) -> list[Block]:
 
 def _legend(task: Task, series: Series) -> str:
     """Return a name for the legend of a figure, in lines that fit."""
-    lines = textwrap.wrap(series.label, 38)
-    return "\n".join([method_title(task, series.method), *lines])
+    title = method_title(task, series.method)
+    named = f"{title}: {series.label}" if series.label else title
+    return "\n".join(textwrap.wrap(named, 30))

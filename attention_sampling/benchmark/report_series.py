@@ -1,17 +1,13 @@
-"""Trainings of the same settings, put together: their mean, spread and curves."""
+"""Trainings of the same settings: their mean, spread and curves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from attention_sampling.benchmark.report_files import Measurement
-from attention_sampling.benchmark.report_labels import label_settings
 from attention_sampling.benchmark.report_numbers import format_span
-
-# Settings in which runs of one series differ, or that do not touch the training.
-_FREE = ("method", "pictures", "runs", "seed")
 
 
 @dataclass(frozen=True)
@@ -22,8 +18,8 @@ class Series:
         method: such as ``"ats-10"``.
         settings: of all of them.
         files: where they are.
-        label: the settings in which other series of the method differ; empty if there
-            is no other.
+        label: the settings in which it differs from those that the other series of the
+            method are compared with; empty for these.
     """
 
     method: str
@@ -48,15 +44,19 @@ class Series:
 
     @property
     def epochs(self) -> str:
-        """Of the trainings of the whole runs, and which had been finished before."""
+        """Of the trainings of the whole runs."""
+        return format_span(fit["epochs"] for run in self.fits for fit in run)
+
+    @property
+    def extended(self) -> str:
+        """Which trainings had been finished before, with fewer epochs; or nothing."""
         fits = [fit for run in self.fits for fit in run]
-        text = format_span(fit["epochs"] for fit in fits)
         extended = [fit["extended_from"] for fit in fits if fit.get("extended_from")]
         if not extended:
-            return text
+            return ""
         before = format_span(epochs for some in extended for epochs in some)
         share = "" if len(extended) == len(fits) else f"{len(extended)} of {len(fits)} "
-        return f"{text} ({share}extended from {before})"
+        return f" ({share}extended from {before})"
 
     @property
     def unfinished(self) -> int:
@@ -105,83 +105,6 @@ class Series:
                 for run in self.fits
             ]
         ).reshape(len(self.fits), epochs)
-
-
-def collect_series(trainings: Sequence[Measurement]) -> list[Series]:
-    """Put together the trainings of one task that differ in their seeds only.
-
-    Returns:
-        By method and label.
-
-    Raises:
-        ValueError: two files hold the same run.
-    """
-    collected: dict[str, list[Series]] = {}
-    for training in trainings:
-        method, settings = training.content["method"], _settings(training)
-        known = collected.setdefault(method, [])
-        for number, series in enumerate(known):
-            if series.settings == settings:
-                files = [*series.files, training]
-                known[number] = Series(method, settings, files)
-                break
-        else:
-            known.append(Series(method, settings, [training]))
-    labelled = []
-    for series in collected.values():
-        for one in series:
-            _refuse_copies(one)
-        labels = label_settings(
-            [one.settings for one in series], [one.files[0].name for one in series]
-        )
-        labelled += [
-            replace(one, label=label) for one, label in zip(series, labels, strict=True)
-        ]
-    return sorted(labelled, key=lambda series: (series.method, series.label))
-
-
-def _settings(training: Measurement) -> dict[str, Any]:
-    """Return what determines a run beside its seed."""
-    content = training.content
-    settings = _flat(content["settings"])
-    settings = {name: value for name, value in settings.items() if name not in _FREE}
-    if "data digest" in settings:
-        settings.pop("dataset", None)  # the same images, wherever they are
-    # Other images may lie under the same name.
-    images = sorted({fit["n_train"] + fit["n_test"] for fit in content["fits"]})
-    extended = {tuple(fit.get("extended_from") or ()) for fit in content["fits"]}
-    return {
-        "backend": content["versions"].get("backend"),
-        **settings,
-        "images": images,
-        "view_size": training.content.get("view_size"),
-        "data": training.content.get("data"),
-        "extended": sorted({epochs for some in extended for epochs in some}),
-    }
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            inside = _flat(value).items()
-            flat |= {f"{name} {inner}": deeper for inner, deeper in inside}
-        else:
-            flat[name] = value
-    return flat
-
-
-def _refuse_copies(series: Series) -> None:
-    found: dict[int, str] = {}
-    for file in series.files:
-        for run in file.content["runs"]:
-            if run["seed"] in found:
-                raise ValueError(
-                    "Two runs have the same method, settings and seed, and one counts. "
-                    f"Expected: one of {found[run['seed']]} and {file.name}; delete the "
-                    f"other. Received: method={series.method!r}, seed={run['seed']}"
-                )
-            found[run["seed"]] = file.name
 
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:

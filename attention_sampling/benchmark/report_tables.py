@@ -88,7 +88,7 @@ def runs_table(task: Task, series: Sequence[Series], of_paper: bool) -> Table:
             ("Method", _label(method_title(task, one.method), one)),
             ("Runs", str(len(one.runs))),
             ("Folds", str(folds) if folds > 1 else ""),
-            ("Epochs", one.epochs),
+            ("Epochs", one.epochs + one.extended),
             (
                 "Images",
                 f"{sum(images):,}" if folds > 1 else f"{images[0]:,} + {images[1]:,}",

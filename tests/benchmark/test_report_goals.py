@@ -59,7 +59,7 @@ def test_one_run_of_deep_mil_is_named_and_has_the_spread_of_the_other(
         [cross_validated("ats-10", ours), cross_validated("deep-mil", [0.095])],
     )
     assert goal(report_of(tmp_path), ABOVE.format(10)) == [
-        "0.100 ± 0.006, 5 runs of 2 epochs; Deep MIL 0.095, 1 run of 2 epochs",
+        "ATS-10: 0.100 ± 0.006, 5 runs of 2 epochs; Deep MIL: 0.095, 1 run of 2 epochs",
         "<= 0.095 + 0.006, the standard error of ATS-10",
         "PASS",
     ]
@@ -144,8 +144,8 @@ def test_settings_are_chosen_by_their_runs_and_not_by_the_error(tmp_path, report
     )
     measured, _, verdict = goal(report_of(tmp_path), BELOW.format(10))
     assert measured == (
-        "0.350 ± 0.000, 5 runs of 2 epochs (no contrast in the proposal); "
-        "U-10 0.300 ± 0.000, 5 runs of 2 epochs"
+        "ATS-10, no contrast in the proposal: 0.350 ± 0.000, 5 runs of 2 epochs; "
+        "U-10: 0.300 ± 0.000, 5 runs of 2 epochs"
     )
     assert verdict == "MISSED"
 

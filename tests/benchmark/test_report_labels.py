@@ -11,7 +11,7 @@ OURS = {
     "estimator": "unordered",
     "control_variate": True,
     "train_on": None,
-    "on_demand": False,
+    "on_demand": True,
 }
 PAPER = OURS | {
     "paper": True,
@@ -23,65 +23,78 @@ PAPER = OURS | {
 
 
 def labels(*settings):
-    return label_settings(
-        settings, [f"{number}.json" for number in range(len(settings))]
-    )
+    files = [f"{number}/metrics.json" for number in range(len(settings))]
+    return label_settings(settings, 0, files)
 
 
-def test_a_single_series_has_no_label():
+def test_the_settings_that_others_are_compared_with_have_no_label():
     assert labels(OURS) == [""]
     assert labels(PAPER) == [""]
 
 
 def test_what_the_paper_implies_is_left_out():
-    assert labels(OURS, PAPER) == ["", "settings of the paper"]
-    assert labels(OURS, PAPER | {"epochs": 500}) == [
-        "30 epochs",
+    others = [PAPER, PAPER | {"epochs": 500}, PAPER | {"mix": 0.5}]
+    assert labels(OURS, *others) == [
+        "",
+        "settings of the paper",
         "settings of the paper, 500 epochs",
+        "settings of the paper, contrast in the proposal 0.5",
     ]
-    # Ours differ in what the paper's imply.
+    # Whether others have it or not.
     assert labels(OURS, OURS | {"mix": 0.0}, PAPER) == [
-        "contrast in the proposal 1",
+        "",
         "no contrast in the proposal",
         "settings of the paper",
     ]
-    # What the paper does not imply is said, if all of ours are alike in it.
-    assert labels(OURS, PAPER, PAPER | {"mix": 1.0}) == [
-        "",
-        "settings of the paper",
-        "settings of the paper, contrast in the proposal 1",
-    ]
+    assert labels(PAPER, PAPER | {"decay": 0.5}) == ["", "decay 0.5"]
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "expected"),
+    ("changes", "expected"),
     [
-        ("decay", 0.0, ("decay 0.25", "no decay")),
-        ("control_variate", False, ("control variate", "no control variate")),
-        ("estimator", "ordered", ("unordered estimator", "ordered estimator")),
-        ("train_on", "1-4", ("", "trained on 1-4")),
-        ("on_demand", True, ("", "read on demand")),
-        ("dataset", "/other/mnist", ("data of mnist500", "data of mnist")),
-        ("view_size", [60, 60], ("view size not recorded", "views of 60 x 60")),
-        ("new_setting", 3, ("new setting not recorded", "new setting 3")),
+        ({"epochs": 1}, "1 epoch"),
+        ({"decay": 0.0}, "no decay"),
+        ({"decay": 0.5}, "decay 0.5"),
+        ({"control_variate": False}, "no control variate"),
+        ({"estimator": "ordered"}, "ordered estimator"),
+        ({"train_on": "1-4", "test_on": "9-12"}, "trained on 1-4, tested on 9-12"),
+        ({"on_demand": False}, "read as a whole"),
+        ({"dataset": "/other/mnist"}, "data of mnist"),
+        ({"view_size": [60, 60]}, "views of 60 x 60"),
+        ({"new_setting": 3}, "new setting 3"),
+        ({"new_setting": True}, "new setting"),
+        ({"extended": [1, 20]}, "extended from 1, 20 epochs"),
     ],
 )
-def test_settings_are_said_in_words(name, value, expected):
-    assert labels(OURS, OURS | {name: value}) == list(expected)
+def test_settings_are_said_in_words(changes, expected):
+    assert labels(OURS, OURS | changes) == ["", expected]
 
 
 def test_what_describes_the_images_is_said_instead_of_their_digest():
-    data = {"data digest": "a", "data noise_patches": 10, "data seed": 0}
-    one, other = OURS | data, OURS | data | {"data digest": "b", "data seed": 9}
-    assert labels(one, other) == ["data of seed 0", "data of seed 9"]
-    other = OURS | data | {"data digest": "b"}
-    assert labels(one, other) == ["images of digest a", "images of digest b"]
+    one = OURS | {"data digest": "a", "data noise_patches": 10, "data seed": 9}
+    others = [{"data seed": 0}, {"data noise_patches": 0}, {}]
+    assert labels(one, *(one | {"data digest": "b"} | other for other in others)) == [
+        "",
+        "data of seed 0",
+        "no noise",
+        "images of digest b",
+    ]
+
+
+def test_what_an_older_file_lacks_is_said():
+    data = {"data drawn": False, "data digest": "a", "data noise_patches": 10}
+    assert labels(OURS, OURS | data) == ["", "10 patches of noise"]
+    assert labels(OURS | data, OURS) == ["", "noise not recorded"]
+    del data["data noise_patches"]
+    assert labels(OURS, OURS | data) == ["", "images of digest a"]
 
 
 def test_labels_are_never_the_same():
     """The same name of directories that lie in different places."""
-    assert labels(OURS, OURS | {"dataset": "/other/mnist500"}) == [
-        "data of mnist500, 0.json",
-        "data of mnist500, 1.json",
+    one, other = ({"dataset": f"/{name}/mnist"} for name in "ab")
+    assert labels(OURS, OURS | one, OURS | other) == [
+        "",
+        "data of mnist, 1/metrics.json",
+        "data of mnist, 2/metrics.json",
     ]
-    assert len({*labels(OURS, {**OURS, "folds": None}, {**OURS, "folds": 0})}) == 3
+    assert labels(OURS, OURS | {"folds": 0}) == ["", "1/metrics.json"]
