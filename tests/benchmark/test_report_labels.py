@@ -1,6 +1,12 @@
+import importlib
+from pathlib import Path
+
 import pytest
 
+from attention_sampling.benchmark.report_labels import PAPER as IMPLIED
 from attention_sampling.benchmark.report_labels import label_settings
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 OURS = {
     "dataset": "/data/mnist500",
@@ -47,6 +53,26 @@ def test_what_the_paper_implies_is_left_out():
         "settings of the paper",
     ]
     assert labels(PAPER, PAPER | {"decay": 0.5}) == ["", "decay 0.5"]
+
+
+def test_a_setting_that_the_paper_has_not_is_said_of_its_settings():
+    """Though the row that it is compared with has it too."""
+    assert labels(OURS, PAPER | {"decay": 0.25}) == [
+        "",
+        "settings of the paper, decay 0.25",
+    ]
+
+
+@pytest.mark.parametrize("name", ["mnist", "colon_cancer", "speed_limits_options"])
+def test_settings_of_the_paper_are_those_of_the_examples(monkeypatch, name):
+    pytest.importorskip("tensorflow")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module(name)
+    ours, paper = example.SETTINGS, example.PAPER_SETTINGS
+    differ = {key for key in paper if paper[key] != ours[key]} - {"epochs"}
+    assert differ <= IMPLIED.keys()
+    for key in IMPLIED.keys() & paper.keys():
+        assert paper[key] in IMPLIED[key]
 
 
 @pytest.mark.parametrize(
