@@ -4,14 +4,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from attention_sampling.benchmark.report_collection import collect_series
+from attention_sampling.benchmark.report_error_goals import AllSeries
 from attention_sampling.benchmark.report_files import (
     Measurement,
     of_kind,
     read_measurements,
 )
-from attention_sampling.benchmark.report_goals import AllSeries, judge_goals, say_goals
+from attention_sampling.benchmark.report_goals import judge_goals, say_goals
 from attention_sampling.benchmark.report_sections import make_page
-from attention_sampling.benchmark.report_series import collect_series
 from attention_sampling.benchmark.report_writers import to_html, to_markdown, to_rst
 from attention_sampling.files import replacing
 from attention_sampling.tasks import TASKS
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the measurements, and write the page with its figures.
 
     Raises:
-        ValueError: there is nothing to report, or a file is not of a measurement.
+        ValueError: there is nothing to report, or a file is broken.
         OSError: a file cannot be read or written.
     """
     directory = Path(arguments.directory)
@@ -46,11 +47,11 @@ def run(arguments: argparse.Namespace) -> None:
     output = Path(arguments.output or directory)
     series = _collect(measurements)
     output.mkdir(parents=True, exist_ok=True)
-    blocks = make_page(measurements, series, output)
+    goals = judge_goals(measurements, series)
+    blocks = make_page(measurements, series, goals, output)
     for name, text in [(name, write(blocks)) for name, write in WRITERS.items()]:
         with replacing(output / name) as part:
             part.write_text(text, "utf-8")
-    goals = judge_goals(measurements, series)
     print("\n".join(say_goals(goals)))
     print(f"{len(measurements)} files, reported in {output}: {', '.join(WRITERS)}")
 

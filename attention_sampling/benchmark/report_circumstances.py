@@ -6,6 +6,8 @@ from typing import Any
 from attention_sampling.benchmark.report_files import Measurement
 from attention_sampling.benchmark.report_page import Block, Commands, Items, Paragraph
 
+_DATA = {"images": "images", "noise_patches": "patches of noise in each"}
+
 
 def describe_circumstances(measurements: Sequence[Measurement]) -> list[Block]:
     """Return what stands under a table.
@@ -28,7 +30,7 @@ def describe_circumstances(measurements: Sequence[Measurement]) -> list[Block]:
     ]
     if seeds:
         items.append(f"Seeds: {'; '.join(seeds)}")
-    data = dict.fromkeys(m.content["data"] for m in measurements if "data" in m.content)
+    data = dict.fromkeys(filter(None, map(_data, measurements)))
     if data:
         items.append(f"Data: {'; '.join(data)}")
     dates = sorted({m.content["date"] for m in measurements if "date" in m.content})
@@ -48,6 +50,18 @@ def _seeds(measurements: Sequence[Measurement]) -> dict[str, list[int]]:
         method = measurement.content.get("method", "")
         seeds.setdefault(method, set()).update(run["seed"] for run in runs)
     return {method: sorted(numbers) for method, numbers in seeds.items()}
+
+
+def _data(measurement: Measurement) -> str:
+    """Return what a training is of, nothing where it does not say."""
+    settings = measurement.content["settings"].get("data", {})
+    texts = [measurement.content["data"]] if "data" in measurement.content else []
+    for name, words in _DATA.items():
+        if settings.get(name) is not None:
+            texts.append(f"{settings[name]:,} {words}")
+    if "digest" in settings:
+        texts.append(f"digest {settings['digest']}")
+    return ", ".join(texts)
 
 
 def _machine(machine: dict[str, Any]) -> str:

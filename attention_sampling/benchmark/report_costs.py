@@ -20,7 +20,6 @@ from attention_sampling.benchmark.report_paper import (
     order_methods,
     published_ratio,
 )
-from attention_sampling.benchmark.tables import at_most
 from attention_sampling.tasks import Task
 
 CostRows = dict[str, dict[str, Any]]
@@ -95,7 +94,7 @@ def cost_reasons(file: Measurement) -> list[str]:
     ]
 
 
-def overhead_table(file: Measurement, limit: float) -> Table:
+def overhead_table(file: Measurement) -> Table:
     """Return training steps beside those of their two bare networks."""
     rows = [
         [
@@ -106,7 +105,6 @@ def overhead_table(file: Measurement, limit: float) -> Table:
             ("Bare networks", format_milliseconds(row["bare_ms"])),
             ("Ratio", format_ratio(row["ratio"])),
             ("Quartiles", _range(format_ratio, row, "ratio")),
-            ("Limit", "" if row["ratio"] is None else at_most(row["ratio"], limit)),
         ]
         for row in file.content["rows"]
     ]

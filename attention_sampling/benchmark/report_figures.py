@@ -43,7 +43,7 @@ def draw_curves(path: Path, series: Sequence[Series], names: Sequence[str]) -> N
     for row, (_, label) in zip(panels, _PANELS, strict=True):
         row[0].set(ylabel=label, ylim=(0, None))
     panels[1, 0].set(xlabel="epoch")
-    panels[1, 0].locator_params(axis="x", integer=True)
+    panels[1, 0].locator_params(axis="x", integer=True, min_n_ticks=1)
     panels[1, 1].set(xlabel="seconds of training", xscale="log")
     # Short of a decade, matplotlib labels every tick, one over the other.
     panels[1, 1].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -61,7 +61,9 @@ def _draw(
     """Draw the mean of the runs and their range, at what all of them have measured."""
     known = np.isfinite(runs).all(axis=0) & np.isfinite(x)
     x, runs = x[known], runs[:, known]
-    axes.plot(x, runs.mean(axis=0), label=name, **style)
+    # A line of one point is not seen.
+    marker = "o" if len(x) == 1 else ""
+    axes.plot(x, runs.mean(axis=0), label=name, marker=marker, **style)
     if len(runs) > 1:
         axes.fill_between(
             x,

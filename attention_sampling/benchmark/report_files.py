@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from attention_sampling.benchmark.report_images import (
+    Images,
+    images_of,
+    images_of_paper,
+)
 from attention_sampling.benchmark.report_schema import (
     FORMATS,
     SIZES,
     check_content,
-    refuse_not_finite,
 )
 from attention_sampling.tasks import TASKS, Task
 
@@ -38,12 +42,10 @@ class Measurement:
         return dataclasses.replace(TASKS[self.content["task"]], **sizes)
 
     @property
-    def images(self) -> "Images":
+    def images(self) -> Images:
         """What images it is of."""
-        settings = self.content["settings"]
-        # An example without a data set draws images that look like it.
-        drawn = "dataset" in settings and settings["dataset"] is None
-        return Images(*self.task.image_shape, drawn)
+        task = TASKS[self.content["task"]]
+        return images_of(task, self.task.image_shape, self.content["settings"])
 
     @property
     def of_paper(self) -> bool:
@@ -54,29 +56,17 @@ class Measurement:
         )
 
 
-class Images(NamedTuple):
-    """Images that measurements of a task have in common."""
-
-    height: int
-    width: int
-    channels: int
-    drawn: bool
-
-    def __str__(self) -> str:
-        size = f"{self.height} x {self.width} pixels"
-        return f"{size}, drawn" if self.drawn else size
-
-
-def images_of_paper(task: Task) -> Images:
-    """Return what the results of the paper are of."""
-    return Images(*task.image_shape, drawn=False)
-
-
-def read_measurements(directory: Path) -> list[Measurement]:
+def read_measurements(
+    directory: Path, report: Callable[[str], None] = print
+) -> list[Measurement]:
     """Return the measurements in a directory and those below it, by name.
 
+    Args:
+        directory: to search.
+        report: told of the files of such a name that are of something else.
+
     Raises:
-        ValueError: there is none, or a file of such a name is something else.
+        ValueError: there is none, or a file is broken.
         OSError: a file cannot be read.
     """
     found = [
@@ -84,22 +74,28 @@ def read_measurements(directory: Path) -> list[Measurement]:
         for pattern, (kind, keys) in FORMATS.items()
         for path in directory.rglob(pattern)
     ]
-    if not found:
-        raise ValueError(
-            f"There is nothing to report. Expected: {', '.join(FORMATS)} in a directory "
-            f"or below it. Received: DIR={str(directory)!r}"
-        )
-    measurements = []
+    measurements, others = [], []
     for name, path, kind, keys in sorted(found):
         try:
-            content = json.loads(path.read_bytes(), parse_constant=refuse_not_finite)
+            content = json.loads(path.read_bytes())
+            if not isinstance(content, dict) or content.get("kind") != kind:
+                others.append(name)
+                continue
             check_content(content, kind, keys)
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"{path} is not of a measurement: {error}. Expected: what "
-                f"{_writer(kind)} writes. Delete it, or name another directory"
+                f"{path} cannot be read: {error}. Expected: what {_writer(kind)} "
+                "writes. Measure it again, or move it out of the directory"
             ) from error
         measurements.append(Measurement(name, kind, content))
+    if others:
+        report(f"Skipped, not of a measurement: {', '.join(others)}")
+    if not measurements:
+        raise ValueError(
+            "There is nothing to report. Expected: measurements as "
+            f"{', '.join(FORMATS)} in a directory or below it. "
+            f"Received: DIR={str(directory)!r}"
+        )
     return measurements
 
 

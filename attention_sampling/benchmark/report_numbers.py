@@ -1,6 +1,6 @@
 """Measured numbers as the paper writes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 NOT_MEASURED = "not measured"
 
@@ -65,6 +65,18 @@ def format_published(
 ) -> str:
     """Return a number of the paper, nothing where it has none."""
     return "" if value is None else formatted(value, *others)
+
+
+def format_span(numbers: Iterable[int]) -> str:
+    """Return the smallest and the largest, or one number if they are the same.
+
+    Example:
+
+    >>> format_span([30, 30]), format_span([2000, 10])
+    ('30', '10 to 2,000')
+    """
+    found = sorted(set(numbers))
+    return " to ".join(f"{number:,}" for number in dict.fromkeys([found[0], found[-1]]))
 
 
 def divide(value: float | None, other: float | None) -> float | None:

@@ -16,6 +16,7 @@ TITLES = {
 RUNS = {"megapixel_mnist": 5, "colon_cancer": 5, "speed_limits": 3}
 IMAGES = {"megapixel_mnist": 6000, "colon_cancer": 100, "speed_limits": 747 + 684}
 EPOCHS = {"megapixel_mnist": 500}
+_NOISE = "data noise_patches"  # of a series: other numbers are other images
 _NAMES = {"ats": "ATS", "u": "U", "cnn": "CNN", "deep-mil": "Deep MIL"}
 _KINDS = ("u", "cnn", "deep-mil", "ats")  # in the order of the paper's tables
 
@@ -101,4 +102,6 @@ def short_of_paper(task: Task, series: Series) -> str:
     ):
         if number < most:
             short.append(f"{name} ({number:,} of {most:,})")
+    if task.name == "megapixel_mnist" and _NOISE not in series.settings:
+        short.append("noise (not recorded)")
     return ", ".join(short)

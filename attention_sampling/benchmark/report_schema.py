@@ -12,6 +12,12 @@ SIZES = {
     "view_size": ("height", "width"),
 }  # the task's, where a file does not say
 OPTIONAL = {"data", "date"}  # what was trained on, and when, in words
+# Read where they are there: keys of the settings, of their data, a row and a fit.
+_COUNT = (int, type(None))
+_SETTINGS = {"backend": str, "data": dict, "steps": _COUNT}
+_DATA = {"drawn": bool, "images": int, "noise_patches": _COUNT, "digest": str}
+_ROW = {"steps": _COUNT}
+_EXTENDED = "extended_from"
 
 # Keys that are read, and the types of their values.
 _CIRCUMSTANCES = {"command": str, "settings": dict, "versions": dict, "machine": dict}
@@ -68,23 +74,14 @@ def check_content(content: Any, kind: str, keys: dict[str, Any]) -> None:
 
     Args:
         content: of the file.
-        kind: that it is to be.
+        kind: that it is of.
         keys: that it is to have, as ``FORMATS`` says.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: something is missing, or not as the keys say.
     """
-    _check(content, {"kind": str, **keys}, "")
+    _check(content, keys, "")
     _check_meaning(content, kind)
-
-
-def refuse_not_finite(name: str) -> float:
-    """Refuse NaN and Infinity, which are no JSON but which Python reads.
-
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 _TYPES = {
@@ -110,7 +107,9 @@ def _check(value: Any, expected: Any, where: str) -> None:
         _check(value, list, where)
         for number, element in enumerate(value):
             _check(element, expected[0], f"{where}[{number}]")
-    elif not isinstance(value, expected) or isinstance(value, bool):
+    elif not isinstance(value, expected) or (
+        isinstance(value, bool) and expected is not bool
+    ):
         raise ValueError(
             f"{where or 'it'} is a JSON {_TYPES[type(value)]}, not "
             f"{_TYPES[expected[0] if isinstance(expected, tuple) else expected]}"
@@ -119,14 +118,19 @@ def _check(value: Any, expected: Any, where: str) -> None:
         raise ValueError(f"{where} is not finite")
 
 
+def _check_known(values: dict[str, Any], types: dict[str, Any], where: str) -> None:
+    """Check the types of those keys that are there."""
+    for name in types.keys() & values.keys():
+        _check(values[name], types[name], f"{where}.{name}")
+
+
 def _check_meaning(content: dict[str, Any], kind: str) -> None:
     """Check what types do not say: names, and lengths that belong together."""
-    if content["kind"] != kind:
-        raise ValueError(f"its kind is {content['kind']!r}, not {kind!r}")
     rows = [content, *content.get("rows", [])]
     if rows == [content] and kind != "training":
         raise ValueError("it has no rows")
-    for row in rows:
+    for number, row in enumerate(rows):
+        _check_known(row, _ROW, f"rows[{number - 1}]")
         if row.get("task", next(iter(TASKS))) not in TASKS:
             raise ValueError(f"there is no task {row['task']!r}")
         if "method" in row:
@@ -137,7 +141,11 @@ def _check_meaning(content: dict[str, Any], kind: str) -> None:
             raise ValueError(f"{name} is not of {', '.join(SIZES[name])}")
     for name in OPTIONAL & content.keys():
         _check(content[name], str, name)
+    _check_known(content["settings"], _SETTINGS, "settings")
+    _check_known(content["settings"].get("data", {}), _DATA, "settings.data")
     for number, fit in enumerate(content.get("fits", [])):
+        if fit.get(_EXTENDED) is not None:
+            _check(fit[_EXTENDED], [int], f"fits[{number}].{_EXTENDED}")
         if {len(fit["curve"][name]) for name in CURVES} != {fit["epochs"]}:
             raise ValueError(f"the curves of fits[{number}] are not of its epochs")
         if min(fit["epochs"], fit["n_train"], fit["n_test"]) < 1:

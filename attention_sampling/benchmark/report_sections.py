@@ -1,10 +1,9 @@
-"""The sections of a report: goals, each task, overhead."""
+"""The sections of a report: each task, overhead, goals."""
 
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from attention_sampling.benchmark import report_goals
 from attention_sampling.benchmark.report_circumstances import describe_circumstances
 from attention_sampling.benchmark.report_costs import (
     cost_reasons,
@@ -12,12 +11,15 @@ from attention_sampling.benchmark.report_costs import (
     cost_table,
     overhead_table,
 )
+from attention_sampling.benchmark.report_error_goals import AllSeries, Goal
 from attention_sampling.benchmark.report_figures import draw_curves
-from attention_sampling.benchmark.report_files import (
-    Images,
-    Measurement,
-    images_of_paper,
-    of_kind,
+from attention_sampling.benchmark.report_files import Measurement, of_kind
+from attention_sampling.benchmark.report_goals import goal_blocks
+from attention_sampling.benchmark.report_images import Images, images_of_paper
+from attention_sampling.benchmark.report_notes import (
+    ABOUT,
+    ABOUT_COSTS,
+    notes_on_runs,
 )
 from attention_sampling.benchmark.report_page import (
     Block,
@@ -25,10 +27,8 @@ from attention_sampling.benchmark.report_page import (
     Items,
     Paragraph,
     Picture,
-    Table,
 )
 from attention_sampling.benchmark.report_paper import (
-    RUNS,
     TITLES,
     method_title,
     order_methods,
@@ -41,41 +41,29 @@ from attention_sampling.benchmark.report_tables import (
 )
 from attention_sampling.tasks import TASKS, Task
 
-_ABOUT = (
-    "Losses and errors are means over independent runs, ± the standard error of the mean "
-    "where there are two or more. Time and memory a sample are of a forward and backward "
-    "pass, time the median of the steps, memory the peak of TensorFlow's allocator; the "
-    "paper measured both on a GPU, so that ratios compare, not milliseconds. Numbers of "
-    "the paper are from Katharopoulos and Fleuret 2019, Tables 1 and 2 and section 4."
-)
-_ABOUT_RESULTS = "Time and memory are at batch 1 and at the sizes of the paper, once for each method."
-_ABOUT_SHORT = (
-    "A test error falls short of the paper where it is above the paper's by more than "
-    "one standard error of the difference. The paper has {} runs."
-)
-
 
 def make_page(
-    measurements: Sequence[Measurement], series: report_goals.AllSeries, output: Path
+    measurements: Sequence[Measurement],
+    series: AllSeries,
+    goals: Sequence[Goal],
+    output: Path,
 ) -> list[Block]:
     """Draw the figures, and return the page.
 
     Args:
         measurements: what to report.
         series: of them, by task and images.
+        goals: judged by them.
         output: existing directory for the figures.
     """
-    blocks: list[Block] = [
-        Heading("Measurements", 1),
-        Paragraph(_ABOUT),
-        *_goal_blocks(report_goals.judge_goals(measurements, series)),
-    ]
+    blocks: list[Block] = [Heading("Measurements", 1), Paragraph(ABOUT)]
     for task in TASKS.values():
         costs = of_kind(measurements, "cost", task.name)
         found = {file.images for file in costs}
         found |= {images for name, images in series if name == task.name}
         of_paper = images_of_paper(task)
-        for images in [of_paper, *sorted(found - {of_paper}, reverse=True)]:
+        others = sorted(found - {of_paper}, key=_largest_first)
+        for images in [of_paper, *others]:
             blocks += _task_blocks(
                 task,
                 images,
@@ -86,19 +74,16 @@ def make_page(
     overheads = of_kind(measurements, "overhead")
     blocks.append(Heading("Overhead", 2))
     for file in overheads:
-        blocks.append(overhead_table(file, report_goals.OVERHEAD))
+        blocks.append(overhead_table(file))
         blocks += describe_circumstances([file])
-    return blocks if overheads else [*blocks, Paragraph("Not measured.")]
+    if not overheads:
+        blocks.append(Paragraph("Not measured."))
+    return [*blocks, *goal_blocks(goals)]
 
 
-def _goal_blocks(goals: Sequence[report_goals.Goal]) -> list[Block]:
-    return [
-        Heading("Goals", 2),
-        Items(report_goals.say_goals(goals)),
-        Table(
-            "What was to be reached", ["Goal", "Measured", "Limit", "Verdict"], goals
-        ),
-    ]
+def _largest_first(images: Images) -> tuple[int, ...]:
+    noise = -1 if images.noise is None else images.noise
+    return (-images.height, -images.width, images.channels, images.drawn, -noise)
 
 
 def _task_blocks(
@@ -116,20 +101,18 @@ def _task_blocks(
     if not whole and not costs:
         blocks.append(Paragraph("Not measured."))
     elif of_paper:
-        blocks += [results_table(task, whole, cost), Paragraph(_ABOUT_RESULTS)]
+        blocks += [results_table(task, whole, cost), Paragraph(ABOUT_COSTS)]
     elif whole:
         blocks.append(other_results_table(task, whole))
     if whole:
         blocks.append(runs_table(task, whole, of_paper))
-        if of_paper:
-            blocks.append(Paragraph(_ABOUT_SHORT.format(RUNS[task.name])))
+        blocks += [Paragraph(text) for text in notes_on_runs(task, whole, of_paper)]
     if of_paper and (whole or costs):
         blocks += _not_measured(task, whole, cost)
     blocks += _not_finished(task, series)
     blocks += describe_circumstances([file for one in whole for file in one.files])
     if whole:
-        size = f"_{images.height}x{images.width}" + "_drawn" * images.drawn
-        size = "" if of_paper else size
+        size = "" if of_paper else f"_{images.file_name}"
         path = output / f"report_{task.name}{size}.png"
         draw_curves(path, whole, [_legend(task, one) for one in whole])
         caption = "Means over the runs, bands from the lowest run to the highest"
@@ -142,11 +125,11 @@ def _task_blocks(
 
 
 def _in_order(task: Task, series: Sequence[Series]) -> list[Series]:
-    """Sort by method, those with most runs first."""
+    """Sort by method, its plain row first, then those with most runs."""
     methods = order_methods(task, [one.method for one in series])
 
-    def position(one: Series) -> tuple[int, int, str]:
-        return (methods.index(one.method), -len(one.runs), one.label)
+    def position(one: Series) -> tuple[int, bool, int, str]:
+        return (methods.index(one.method), bool(one.label), -len(one.runs), one.label)
 
     return sorted(series, key=position)
 
@@ -179,5 +162,6 @@ def _not_finished(task: Task, series: Sequence[Series]) -> list[Block]:
 
 def _legend(task: Task, series: Series) -> str:
     """Return a name for the legend of a figure, in lines that fit."""
-    lines = textwrap.wrap(series.label, 38)
-    return "\n".join([method_title(task, series.method), *lines])
+    title = method_title(task, series.method)
+    named = f"{title}: {series.label}" if series.label else title
+    return "\n".join(textwrap.wrap(named, 30))

@@ -1,4 +1,4 @@
-"""Trainings of the same settings, put together: their mean, spread and curves."""
+"""Trainings of the same settings: their mean, spread and curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from attention_sampling.benchmark.report_files import Measurement
-
-# Settings in which runs of one series differ, or that do not touch the training.
-_FREE = ("method", "pictures", "runs", "seed")
+from attention_sampling.benchmark.report_numbers import format_span
 
 
 @dataclass(frozen=True)
@@ -20,8 +18,8 @@ class Series:
         method: such as ``"ats-10"``.
         settings: of all of them.
         files: where they are.
-        label: the settings in which other series of the method differ; empty if there
-            is no other.
+        label: the settings in which it differs from those that the other series of the
+            method are compared with; empty for these.
     """
 
     method: str
@@ -43,6 +41,22 @@ class Series:
             for file in self.files
             for run in file.content["runs"]
         ]
+
+    @property
+    def epochs(self) -> str:
+        """Of the trainings of the whole runs."""
+        return format_span(fit["epochs"] for run in self.fits for fit in run)
+
+    @property
+    def extended(self) -> str:
+        """Which trainings had been finished before, with fewer epochs; or nothing."""
+        fits = [fit for run in self.fits for fit in run]
+        extended = [fit["extended_from"] for fit in fits if fit.get("extended_from")]
+        if not extended:
+            return ""
+        before = format_span(epochs for some in extended for epochs in some)
+        share = "" if len(extended) == len(fits) else f"{len(extended)} of {len(fits)} "
+        return f" ({share}extended from {before})"
 
     @property
     def unfinished(self) -> int:
@@ -91,93 +105,6 @@ class Series:
                 for run in self.fits
             ]
         ).reshape(len(self.fits), epochs)
-
-
-def collect_series(trainings: Sequence[Measurement]) -> list[Series]:
-    """Put together the trainings of one task that differ in their seeds only.
-
-    Returns:
-        By method and label.
-
-    Raises:
-        ValueError: two files hold the same run.
-    """
-    collected: list[Series] = []
-    for training in trainings:
-        method, settings = training.content["method"], _settings(training)
-        for number, series in enumerate(collected):
-            if (series.method, series.settings) == (method, settings):
-                files = [*series.files, training]
-                collected[number] = Series(method, settings, files)
-                break
-        else:
-            collected.append(Series(method, settings, [training]))
-    for series in collected:
-        _refuse_copies(series)
-    labelled = []
-    for series in collected:
-        others = [other for other in collected if other.method == series.method]
-        label = _label(series, others)
-        labelled.append(Series(series.method, series.settings, series.files, label))
-    return sorted(labelled, key=lambda series: (series.method, series.label))
-
-
-def _settings(training: Measurement) -> dict[str, Any]:
-    """Return what determines a run beside its seed."""
-    content = training.content
-    settings = _flat(content["settings"])
-    # Other images may lie under the same name.
-    images = sorted({fit["n_train"] + fit["n_test"] for fit in content["fits"]})
-    return {
-        **{name: value for name, value in settings.items() if name not in _FREE},
-        "images": images,
-        "view_size": training.content.get("view_size"),
-        "data": training.content.get("data", settings.get("data")),
-    }
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            inside = _flat(value).items()
-            flat |= {f"{name} {inner}": deeper for inner, deeper in inside}
-        else:
-            flat[name] = value
-    return flat
-
-
-def _label(series: Series, others: Sequence[Series]) -> str:
-    """Name the settings in which the series of a method differ."""
-    names = dict.fromkeys(name for other in others for name in other.settings)
-    return ", ".join(
-        f"{name.replace('_', ' ')} {_say(series.settings.get(name))}"
-        for name in names
-        if any(
-            other.settings.get(name) != series.settings.get(name) for other in others
-        )
-    )
-
-
-def _say(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_say, value))
-    if value is None or isinstance(value, bool):
-        return {True: "yes", False: "no", None: "not set"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _refuse_copies(series: Series) -> None:
-    found: dict[int, str] = {}
-    for file in series.files:
-        for run in file.content["runs"]:
-            if run["seed"] in found:
-                raise ValueError(
-                    "Two runs have the same method, settings and seed, and one counts. "
-                    f"Expected: one of {found[run['seed']]} and {file.name}; delete the "
-                    f"other. Received: method={series.method!r}, seed={run['seed']}"
-                )
-            found[run["seed"]] = file.name
 
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:

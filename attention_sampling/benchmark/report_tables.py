@@ -1,6 +1,6 @@
 """Tables of a report: what was measured, the paper's numbers beside."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attention_sampling.benchmark.report_costs import cost_rows
@@ -88,7 +88,7 @@ def runs_table(task: Task, series: Sequence[Series], of_paper: bool) -> Table:
             ("Method", _label(method_title(task, one.method), one)),
             ("Runs", str(len(one.runs))),
             ("Folds", str(folds) if folds > 1 else ""),
-            ("Epochs", _span(fit["epochs"] for fit in fits)),
+            ("Epochs", one.epochs + one.extended),
             (
                 "Images",
                 f"{sum(images):,}" if folds > 1 else f"{images[0]:,} + {images[1]:,}",
@@ -125,9 +125,3 @@ def _cost_cells(
         ("paper", format_published(format_megabytes, paper.mb)),
     ]
     return cells if first else [(column, "") for column, _ in cells]
-
-
-def _span(numbers: Iterable[int]) -> str:
-    """Return the smallest and the largest, or one number if they are the same."""
-    found = sorted(set(numbers))
-    return " to ".join(f"{number:,}" for number in dict.fromkeys([found[0], found[-1]]))
