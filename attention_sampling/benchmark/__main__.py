@@ -1,7 +1,8 @@
 """Command line of the benchmarks.
 
-A command is a module beside this one, with ``add_arguments(parser)`` and
-``run(arguments)``. Only the one that is asked for is imported.
+A command is a package beside this module. Its module ``command`` has
+``add_arguments(parser)`` and ``run(arguments)``. Only the one that is asked for is
+imported.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-# Name of the command and its module -> what it does.
+# Name of the command and its package -> what it does.
 COMMANDS = {
     "cost": "measure time and memory a sample of each method of the paper's tables",
     "estimators": "measure bias, variance, extremes and cost of the estimators",
@@ -38,7 +39,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     for name, explanation in COMMANDS.items():
         command = commands.add_parser(name, help=explanation, description=explanation)
         if name in argv[:1]:
-            module = importlib.import_module(f"attention_sampling.benchmark.{name}")
+            module = importlib.import_module(
+                f"attention_sampling.benchmark.{name}.command"
+            )
             module.add_arguments(command)
             command.set_defaults(module=module)
     return parser.parse_args(argv)

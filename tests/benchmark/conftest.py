@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from attention_sampling.benchmark import __main__ as benchmark
-from attention_sampling.benchmark import report_sections
+from attention_sampling.benchmark.report import sections as report_sections
 
 
 @pytest.fixture

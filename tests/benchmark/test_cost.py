@@ -10,19 +10,17 @@ import pytest
 from PIL import Image
 
 from attention_sampling.benchmark import __main__ as benchmark
-from attention_sampling.benchmark import (
-    cost,
-    cost_device,
-    cost_measurement,
-    cost_process,
-    processes,
-)
-from attention_sampling.benchmark.cost_figures import draw_costs
-from attention_sampling.benchmark.cost_measurement import Effort, measure_batch
-from attention_sampling.benchmark.cost_process import Memory, Step
-from attention_sampling.benchmark.cost_rows import Cost, cost_row, format_costs
-from attention_sampling.benchmark.cost_training_step import TrainingStep
-from attention_sampling.benchmark.report_files import read_measurements
+from attention_sampling.benchmark import processes
+from attention_sampling.benchmark.cost import command as cost
+from attention_sampling.benchmark.cost import device as cost_device
+from attention_sampling.benchmark.cost import measurement as cost_measurement
+from attention_sampling.benchmark.cost import process as cost_process
+from attention_sampling.benchmark.cost.figures import draw_costs
+from attention_sampling.benchmark.cost.measurement import Effort, measure_batch
+from attention_sampling.benchmark.cost.process import Memory, Step
+from attention_sampling.benchmark.cost.rows import Cost, cost_row, format_costs
+from attention_sampling.benchmark.cost.training_step import TrainingStep
+from attention_sampling.benchmark.report.files import read_measurements
 from attention_sampling.tasks import TASKS, build_model, parse_method
 
 on_tensorflow = pytest.mark.skipif(

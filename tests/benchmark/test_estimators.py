@@ -8,21 +8,23 @@ from keras import ops
 from PIL import Image
 
 from attention_sampling.benchmark import __main__ as benchmark
-from attention_sampling.benchmark import (
-    estimator_bias,
-    estimator_cost,
-    estimator_extremes,
-    estimator_measurements,
-    estimator_ratios,
-    estimators,
-    tables,
+from attention_sampling.benchmark import tables
+from attention_sampling.benchmark.estimators import bias as estimator_bias
+from attention_sampling.benchmark.estimators import command as estimators
+from attention_sampling.benchmark.estimators import cost as estimator_cost
+from attention_sampling.benchmark.estimators import ratios as estimator_ratios
+from attention_sampling.benchmark.estimators.command import (
+    extremes as estimator_extremes,
 )
-from attention_sampling.benchmark.estimator_problems import (
+from attention_sampling.benchmark.estimators.command import (
+    measurements as estimator_measurements,
+)
+from attention_sampling.benchmark.estimators.problems import (
     ATTENTIONS,
     make_attention,
     make_features,
 )
-from attention_sampling.benchmark.estimator_variance import (
+from attention_sampling.benchmark.estimators.variance import (
     METHODS,
     Problem,
     errors_of,
@@ -173,7 +175,7 @@ def test_squared_error_with_replacement_is_the_known_one(problem):
 
 
 def test_squared_errors_share_draws_and_come_in_batches(problem, monkeypatch):
-    module = "attention_sampling.benchmark.estimator_variance._LARGEST_ARRAY"
+    module = "attention_sampling.benchmark.estimators.variance._LARGEST_ARRAY"
     monkeypatch.setattr(module, 9 * 7)
     errors = squared_errors(problem, trials=17, seed=1)
     assert {samples.shape for samples in errors.values()} == {(2, 17)}

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from attention_sampling.benchmark import __main__ as benchmark
-from attention_sampling.benchmark import overhead, overhead_steps, processes
-from attention_sampling.benchmark.overhead_steps import bare_networks, measure_overhead
+from attention_sampling.benchmark import processes
+from attention_sampling.benchmark.overhead import command as overhead
+from attention_sampling.benchmark.overhead import steps as overhead_steps
+from attention_sampling.benchmark.overhead.steps import bare_networks, measure_overhead
 from attention_sampling.benchmark.processes import Seconds
-from attention_sampling.benchmark.report_files import read_measurements
+from attention_sampling.benchmark.report.files import read_measurements
 from attention_sampling.tasks import TASKS, build_model, parse_method
 
 on_tensorflow = pytest.mark.skipif(

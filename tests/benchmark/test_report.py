@@ -18,10 +18,11 @@ from report_contents import (
 )
 
 from attention_sampling.benchmark import __main__ as benchmark
-from attention_sampling.benchmark import report, report_sections
-from attention_sampling.benchmark.report_collection import collect_series
-from attention_sampling.benchmark.report_files import read_measurements
-from attention_sampling.benchmark.report_page import (
+from attention_sampling.benchmark.report import command as report
+from attention_sampling.benchmark.report import sections as report_sections
+from attention_sampling.benchmark.report.collection import collect_series
+from attention_sampling.benchmark.report.files import read_measurements
+from attention_sampling.benchmark.report.page import (
     Commands,
     Heading,
     Items,
@@ -29,7 +30,7 @@ from attention_sampling.benchmark.report_page import (
     Picture,
     Table,
 )
-from attention_sampling.benchmark.report_writers import to_html, to_markdown, to_rst
+from attention_sampling.benchmark.report.writers import to_html, to_markdown, to_rst
 
 # Results
 

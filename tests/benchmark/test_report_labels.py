@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from attention_sampling.benchmark.report_labels import PAPER as IMPLIED
-from attention_sampling.benchmark.report_labels import label_settings
+from attention_sampling.benchmark.report.labels import PAPER as IMPLIED
+from attention_sampling.benchmark.report.labels import label_settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,21 +9,21 @@ import pytest
 from PIL import Image
 
 from attention_sampling.benchmark import __main__ as benchmark
-from attention_sampling.benchmark import (
-    processes,
-    source_flat,
-    source_readers,
-    source_reading,
-    source_speed_limits,
-    sources,
-)
+from attention_sampling.benchmark import processes
 from attention_sampling.benchmark.processes import Seconds
-from attention_sampling.benchmark.source_files import (
+from attention_sampling.benchmark.sources import command as sources
+from attention_sampling.benchmark.sources import flat as source_flat
+from attention_sampling.benchmark.sources import readers as source_readers
+from attention_sampling.benchmark.sources import reading as source_reading
+from attention_sampling.benchmark.sources.command import (
+    speed_limits as source_speed_limits,
+)
+from attention_sampling.benchmark.sources.files import (
     TiledImage,
     write_hdf5,
     write_tiff,
 )
-from attention_sampling.benchmark.source_readers import make_readers, read_directly
+from attention_sampling.benchmark.sources.readers import make_readers, read_directly
 from attention_sampling.benchmark.tables import missed_limits
 from attention_sampling.data import HDF5Source, TiffSource
 from attention_sampling.networks import residual_features

@@ -12,9 +12,11 @@ from PIL import Image
 
 from attention_sampling import SamplePatches
 from attention_sampling.benchmark import __main__ as benchmark
-from attention_sampling.benchmark import training, training_data, training_report
-from attention_sampling.benchmark.training_data import Batches, Images, make_images
-from attention_sampling.benchmark.training_methods import (
+from attention_sampling.benchmark.training import command as training
+from attention_sampling.benchmark.training import data as training_data
+from attention_sampling.benchmark.training import report as training_report
+from attention_sampling.benchmark.training.data import Batches, Images, make_images
+from attention_sampling.benchmark.training.methods import (
     CALLBACKS,
     METHODS,
     build_model,

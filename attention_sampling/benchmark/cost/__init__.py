@@ -1,0 +1,1 @@
+"""Time and memory a sample of each method."""

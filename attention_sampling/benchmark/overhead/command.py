@@ -1,0 +1,109 @@
+"""Compare training steps of attention sampling with those of its bare networks."""
+
+import argparse
+from pathlib import Path
+
+from attention_sampling.benchmark import processes
+from attention_sampling.benchmark.circumstances import machine, versions
+from attention_sampling.benchmark.command_line import check_at_least, command_line
+from attention_sampling.benchmark.cost import device as cost_device
+from attention_sampling.benchmark.cost.training_step import OPTIMIZER
+from attention_sampling.benchmark.files import write_json
+from attention_sampling.benchmark.limits_report import Report
+from attention_sampling.benchmark.overhead.steps import measure_overhead
+from attention_sampling.benchmark.tables import Row
+from attention_sampling.tasks import TASKS, parse_method
+
+# That the numbers depend on.
+_OPTIONS = ("tasks", "steps", "warmup", "batch_size")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes to its parser."""
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        default="overhead",
+        help="for overhead.json and overhead.csv (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tasks",
+        type=_tasks,
+        default=list(TASKS),
+        metavar="TASK,...",
+        help=f"of {', '.join(TASKS)} (default: all)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=40,
+        metavar="N",
+        help="to measure of each of a pair (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=5,
+        metavar="N",
+        help="steps before (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="N",
+        help="images a step (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print the table and write it.
+
+    Raises:
+        ValueError: a number is out of range; the backend is not TensorFlow.
+        OSError: a file cannot be written.
+    """
+    cost_device.check_backend()
+    check_at_least(arguments, steps=1, warmup=1, batch_size=1)
+    report = Report(Path(arguments.output))
+    rows: list[Row] = []
+    for name in arguments.tasks:
+        task = TASKS[name]
+        with processes.start_process() as executor:
+            row = executor.submit(
+                measure_overhead,
+                task,
+                parse_method(task.reference),
+                arguments.batch_size,
+                arguments.steps,
+                arguments.warmup,
+            ).result()
+        print(f"{name}: {row['ratio']:.3f} of the bare networks", flush=True)
+        rows.append(row)
+        write_json(
+            report.directory / "overhead.json",
+            {
+                "kind": "overhead",
+                "command": command_line("overhead", arguments, _OPTIONS),
+                "versions": versions(),
+                "machine": machine() | {"device": cost_device.describe_device()},
+                "settings": {
+                    "steps": arguments.steps,
+                    "warmup": arguments.warmup,
+                    "batch_size": arguments.batch_size,
+                    "optimizer": OPTIMIZER,
+                },
+                "rows": rows,
+            },
+        )
+    report.add("overhead", "Training steps over those of their bare networks", rows)
+    print(report.summary())
+
+
+def _tasks(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.split(",")))
+    if not set(names) <= TASKS.keys():
+        raise argparse.ArgumentTypeError(
+            f"expected some of {', '.join(TASKS)}, separated by commas; got {text!r}"
+        )
+    return names

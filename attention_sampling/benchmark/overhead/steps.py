@@ -1,0 +1,106 @@
+"""The training step of attention sampling, and that of its two networks alone."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from attention_sampling.benchmark.cost.training_step import TrainingStep, random_pixels
+from attention_sampling.benchmark.processes import seconds_of
+from attention_sampling.benchmark.tables import Row, at_most
+from attention_sampling.layers.unfold_patches import fold_patches
+from attention_sampling.tasks import Method, Task, build_model
+
+# Of a training step, over that of the bare networks.
+LARGEST_RATIO = 1.05
+
+
+def bare_networks(task: Task, method: Method) -> keras.Model:
+    """Build the two networks of attention sampling with nothing between them.
+
+    What no implementation of the method can do without: the attention network on the
+    view, the feature network on as many patches as are drawn, and the classifier. The
+    features are added up, weighted by the attention of the first cells, so that one loss
+    trains both networks.
+
+    Args:
+        task: an experiment.
+        method: attention sampling.
+
+    Returns:
+        Functional model, not compiled, from view (batch, *task.view_shape) float and
+        patches (batch, n_patches, *task.patch_shape) uint8, pixels 0 to 255, to the
+        probability of each class (batch, n_classes).
+
+    Example:
+
+    >>> from attention_sampling.tasks import TASKS, parse_method
+    >>> model = bare_networks(TASKS["colon_cancer"], parse_method("ats-10"))
+    >>> [tuple(entry.shape) for entry in model.inputs]
+    [(None, 100, 100, 3), (None, 10, 27, 27, 3)]
+    """
+    view = keras.Input(task.view_shape, name="view")
+    shape = (method.n_patches, *task.patch_shape)
+    patches = keras.Input(shape, name="patches", dtype="uint8")
+    attention = task.attention(task.image_shape[-1])(view)
+    attention = ops.reshape(attention, (-1, attention.shape[1] * attention.shape[2]))
+    features = task.feature(task.patch_shape)(fold_patches(patches))
+    features = ops.reshape(features, (-1, method.n_patches, features.shape[-1]))
+    weights = attention[:, : method.n_patches, None]
+    label = keras.layers.Dense(task.n_classes, activation="softmax", dtype="float32")(
+        ops.sum(weights * features, axis=1)
+    )
+    return keras.Model([view, patches], label, name=task.name)
+
+
+def measure_overhead(
+    task: Task, method: Method, batch_size: int, steps: int, warmup: int
+) -> Row:
+    """Compare training steps with those of the bare networks, in turns.
+
+    Both are compiled with the same optimizer and loss, and take the same view. The whole
+    step takes images, and the bare one patches, both uint8 as on disk.
+
+    Args:
+        task: an experiment.
+        method: attention sampling.
+        batch_size: images a step.
+        steps: to measure of each.
+        warmup: steps of each before.
+
+    Returns:
+        Row with the medians ``step_ms`` and ``bare_ms``; ``ratio``, the median over the
+        pairs of steps, between the quartiles ``ratio_low`` and ``ratio_high``;
+        ``processor_ratio``, the same of the time of all threads.
+    """
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    view = random_pixels(rng, (batch_size, *task.view_shape), "float32")
+    images = random_pixels(rng, (batch_size, *task.image_shape), "uint8")
+    model = bare_networks(task, method)
+    patches = random_pixels(rng, (batch_size, *model.inputs[1].shape[1:]), "uint8")
+    labels = rng.integers(task.n_classes, size=batch_size)
+    pair = (
+        TrainingStep(build_model(task, method, seed=0), [view, images], labels),
+        TrainingStep(model, [view, patches], labels),
+    )
+    for step in pair * warmup:
+        step()
+    seconds = np.empty((steps, 2, 2))  # 2 for whole and bare, 2 for clock and processor
+    for turn in range(steps):
+        for number in (0, 1) if turn % 2 else (1, 0):
+            seconds[turn, number] = seconds_of(pair[number])
+    ratios = seconds[:, 0] / seconds[:, 1]
+    low, ratio, high = np.quantile(ratios[:, 0], [0.25, 0.5, 0.75])
+    whole, bare = 1e3 * np.median(seconds[:, :, 0], axis=0)
+    return {
+        "task": task.name,
+        "method": str(method),
+        "batch_size": batch_size,
+        "step_ms": float(whole),
+        "bare_ms": float(bare),
+        "ratio": float(ratio),
+        "ratio_low": float(low),
+        "ratio_high": float(high),
+        "processor_ratio": float(np.median(ratios[:, 1])),
+        "limit": at_most(ratio, LARGEST_RATIO),
+    }

@@ -1,0 +1,53 @@
+"""What a report says in words: of what its numbers are."""
+
+from collections.abc import Sequence
+
+from attention_sampling.benchmark.report.paper import RUNS
+from attention_sampling.benchmark.report.series import Series
+from attention_sampling.tasks import Task
+
+ABOUT = (
+    "Losses and errors are means over independent runs, ± the standard error of the mean "
+    "where there are two or more. Time and memory a sample are of a forward and backward "
+    "pass, time the median of the steps, memory the peak of TensorFlow's allocator; the "
+    "paper measured both on a GPU, so that ratios compare, not milliseconds. Numbers of "
+    "the paper are from Katharopoulos and Fleuret 2019, Tables 1 and 2 and section 4."
+)
+ABOUT_COSTS = (
+    "Time and memory are at batch 1 and at the sizes of the paper, once for each "
+    "method."
+)
+_LABELS = (
+    "Rows of a method with other settings say in what these differ from its plain row."
+)
+_FOLDS = (
+    "Each run draws its folds with its seed: the standard error includes that choice."
+)
+_SPLITS = (
+    "Where a data set has no test images of its own, as the German one, each run draws "
+    "them with its seed: the standard error includes that choice. The paper tests all "
+    "runs on the same 684 images."
+)
+_LOSS = (
+    "Training weighs each class by the inverse of its prior, as in the paper. Train "
+    "losses here are without these weights. The paper does not say whether its own are: "
+    "1.468 of U-5 is more than 1.386, a guess among four classes. The two columns may "
+    "not compare."
+)
+_SHORT = (
+    "A test error falls short of the paper where it is above the paper's by more than "
+    "one standard error of the difference. The paper has {} runs."
+)
+
+
+def notes_on_runs(task: Task, series: Sequence[Series], of_paper: bool) -> list[str]:
+    """Say what the numbers of a task's runs are of."""
+    texts = [_SHORT.format(RUNS[task.name])] if of_paper else []
+    if any(one.label for one in series):
+        texts.append(_LABELS)
+    if any(len(run) > 1 for one in series for run in one.fits):
+        texts.append(_FOLDS)
+    if task.name == "speed_limits":
+        texts.append(_SPLITS)
+        texts += [_LOSS] * of_paper
+    return texts

@@ -1,0 +1,1 @@
+"""Training on Megapixel MNIST by several methods."""
