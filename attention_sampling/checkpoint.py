@@ -1,6 +1,8 @@
 """Go on with a training run that was killed."""
 
 import os
+import zipfile
+import zlib
 from pathlib import Path
 
 import keras
@@ -75,3 +77,27 @@ def completed_epochs(model: keras.Model, steps_per_epoch: int) -> int:
             f"Received: steps_per_epoch={steps_per_epoch}"
         )
     return epochs
+
+
+def check_model_file(path: str | os.PathLike[str]) -> None:
+    """Read a model file to its end, to find out whether it is whole.
+
+    What Keras raises of a damaged one tells neither its name nor what is wrong.
+
+    Args:
+        path: the ``.keras`` file.
+
+    Raises:
+        ValueError: it is damaged, or no such file.
+        OSError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        damaged = str(error) or type(error).__name__
+    if damaged is not None:
+        raise ValueError(
+            "A model file is damaged, or none. Expected: a .keras file, whole. "
+            f"Received: {os.fspath(path)} ({damaged})"
+        )

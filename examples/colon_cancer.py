@@ -15,11 +15,13 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import numpy as np
 import tensorflow as tf
+from data_identity import describe_data
 from experiment import Experiment, Split
 from experiment_options import add_options, describe, set_defaults
 from experiment_runs import check_runs, run_experiment
-from run_directory import describe_error
+from script import run_script
 from stained_tissue import AUGMENTATIONS, TissueImages
 
 from attention_sampling.datasets.colon_cancer import load_colon_cancer, read_images
@@ -153,9 +155,10 @@ def load_experiment(arguments, output):
         grid_size=(height // GRID_STEP, width // GRID_STEP),
         feature=functools.partial(colon_cancer_features, dropout=arguments.dropout),
     )
+    pixels = read_images(data.samples)
     images = TissueImages(
         data.samples,
-        tf.constant(read_images(data.samples)),
+        tf.constant(pixels),
         task.view_size,
         AUGMENTATIONS[arguments.augmentation],
     )
@@ -170,7 +173,14 @@ def load_experiment(arguments, output):
             )
         return [Split(*map(images.choose, part)) for part in parts]
 
-    return Experiment("colon_cancer", task, CLASSES, splits, folds=arguments.folds)
+    identity = describe_data(
+        data.drawn,
+        len(data.samples),
+        [data.numbers, np.asarray(data.labels), pixels],
+    )
+    return Experiment(
+        "colon_cancer", task, CLASSES, identity, splits, folds=arguments.folds
+    )
 
 
 def main(argv=None):
@@ -184,7 +194,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, tf.errors.OpError) as error:
-        sys.exit(f"error: {describe_error(error)}")
+    run_script(main)

@@ -2,6 +2,8 @@
 
 import keras
 
+from attention_sampling.checkpoint import check_model_file
+
 
 def copy_networks(path):
     """Return what gives a new model the networks of another run's model."""
@@ -13,6 +15,7 @@ def copy_networks(path):
             f"Received: {error}"
         ) from error
 
+    check_model_file(path)
     donor = keras.saving.load_model(path, compile=False)
     weights = {}
     for name in ("attention", "feature"):

@@ -19,12 +19,14 @@ class Picture:
         name: of the image, and of the picture's file.
         image: (height, width, 1 or 3) uint8.
         boxes: (top, left, bottom, right) of each thing to be found, in pixels.
+        other_boxes: of things like them that do not make the label.
         points: (row, column) of each thing to be found, in pixels.
     """
 
     name: str
     image: np.ndarray
     boxes: Sequence[tuple[float, float, float, float]] = ()
+    other_boxes: Sequence[tuple[float, float, float, float]] = ()
     points: Sequence[tuple[float, float]] = ()
 
 
@@ -73,6 +75,7 @@ class Experiment:
         name: of the example.
         task: networks and sizes.
         classes: name of each label.
+        data: what images these are, as `data_identity.describe_data` returns it.
         splits: from the seed of a run to its `Split`, or to one for each fold.
         folds: how many parts the images are tested in; None for a single split.
         balanced: whether to weigh each class by the inverse of its prior.
@@ -84,6 +87,7 @@ class Experiment:
     name: str
     task: Task
     classes: Sequence[str]
+    data: dict
     splits: Callable[[int], Sequence[Split]]
     folds: int | None = None
     balanced: bool = False

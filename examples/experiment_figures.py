@@ -5,6 +5,7 @@ from itertools import zip_longest
 import numpy as np
 from experiment_metrics import average_curves
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from attention_sampling.files import replacing
@@ -15,7 +16,7 @@ from attention_sampling.viewer import attention_viewer, weigh_patches
 MOST_PATCHES = 16
 
 
-def draw_learning_curves(fits, folds, path):
+def draw_learning_curves(fits, folds, path, title):
     """Draw loss and error of training and test, by epoch and by seconds.
 
     The line is the mean over the runs, the band reaches from the lowest to the highest.
@@ -24,10 +25,16 @@ def draw_learning_curves(fits, folds, path):
         fits: as of `experiment_metrics.fit_metrics`.
         folds: how many fits make a run.
         path: PNG file to write, replaced as a whole.
+        title: what was trained; the number of runs is added.
     """
     curves = average_curves(fits, folds)
     n_runs, epochs = curves["seconds"].shape
     figure = Figure(figsize=(9, 6), layout="constrained")
+    figure.suptitle(
+        f"{title}: {n_runs} run{'s' * (n_runs != 1)}"
+        + (f" of {folds} folds" if folds > 1 else "")
+        + (", mean and range" if n_runs > 1 else "")
+    )
     by = {
         "epoch": np.arange(1, epochs + 1),
         "seconds of training": curves["seconds"].mean(axis=0),
@@ -36,7 +43,10 @@ def draw_learning_curves(fits, folds, path):
         for axes, (label, places) in zip(row, by.items(), strict=True):
             for part, name in (("train", "training"), ("test", "test")):
                 values = curves[f"{part}_{measure}"]
-                [line] = axes.plot(places, values.mean(axis=0), label=name)
+                mean = values.mean(axis=0)
+                [line] = axes.plot(
+                    places, mean, marker="." if epochs == 1 else "", label=name
+                )
                 if n_runs > 1:
                     axes.fill_between(
                         places,
@@ -47,6 +57,8 @@ def draw_learning_curves(fits, folds, path):
                         linewidth=0,
                     )
             axes.set(xlabel=label, ylabel=measure)
+            if label == "epoch":
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylim(bottom=0)
             axes.legend()
     with replacing(path) as part:
@@ -79,7 +91,11 @@ def draw_pictures(model, task, images, inputs, classes, count, directory):
         }
         picture = chosen.picture(0)
         answer = int(np.argmax(seen["prediction"]))
-        truth = {"boxes": picture.boxes, "points": picture.points}
+        truth = {
+            "boxes": picture.boxes,
+            "other_boxes": picture.other_boxes,
+            "points": picture.points,
+        }
         title = (
             f"{picture.name}: truth {classes[images.labels[number]]}, answer "
             f"{classes[answer]} ({seen['prediction'][answer]:.2f})"

@@ -1,6 +1,7 @@
 """Numbers of a series of runs: of each fit, of each run, and their mean."""
 
 import numpy as np
+from run_progress import extensions
 
 MEASURES = ("train_loss", "train_error", "test_loss", "test_error")
 # Numbers of images that a measure is the mean over.
@@ -12,7 +13,7 @@ def fit_metrics(rows, run, seed, fold, n_train, n_test):
     """Return what is kept of one training.
 
     Args:
-        rows: of its log, as `run_directory.read_log` returns them.
+        rows: of its log, as `run_files.read_log` returns them.
         run: its number.
         seed: of the run.
         fold: number of the part that is tested on, None for a single split.
@@ -31,6 +32,7 @@ def fit_metrics(rows, run, seed, fold, n_train, n_test):
         "seed": seed,
         "fold": fold,
         "epochs": len(rows),
+        "extended_from": extensions(rows),
         "seconds": curve["seconds"][-1],
         "n_train": n_train,
         "n_test": n_test,

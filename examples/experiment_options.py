@@ -50,6 +50,7 @@ _NOT_NEGATIVE = (
     "pictures",
 )
 _SHARES = ("decay", "mix")
+_SEEDS = 2**32  # as many as NumPy and Keras know
 
 
 def add_options(parser, task, output, variants):
@@ -158,6 +159,8 @@ def set_defaults(parser, arguments, defaults):
     for name in _SHARES:
         if not 0 <= getattr(arguments, name) <= 1:
             parser.error(f"{_option(name)} must be from 0 to 1")
+    if arguments.seed + arguments.runs > _SEEDS:
+        parser.error(f"--seed of the last run must be below {_SEEDS}")
     try:
         keras.dtype_policies.get(arguments.dtype_policy)
     except ValueError as error:
@@ -167,14 +170,15 @@ def set_defaults(parser, arguments, defaults):
 
 
 def experiment_settings(arguments):
-    """Return what determines the runs, by name, as JSON can say it."""
-    return {
+    """Return what determines the runs, less their data, by name, as JSON can say it."""
+    settings = {
         name: value
         if value is None or isinstance(value, (bool, int, float))
         else str(value.resolve() if isinstance(value, Path) else value)
         for name, value in vars(arguments).items()
         if name not in _NOT_SETTINGS
     }
+    return {**settings, "backend": keras.backend.backend()}
 
 
 def sampling_keywords(arguments):

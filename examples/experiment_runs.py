@@ -9,22 +9,23 @@ import numpy as np
 from experiment_figures import draw_learning_curves, draw_pictures
 from experiment_metrics import average_fits, fit_metrics
 from experiment_options import FREE_SETTINGS, experiment_settings
-from experiment_training import build_compiled_model, train
-from run_directory import begin_output, check_output, read_json, write_json
+from experiment_training import build_compiled_model, restore_training, train
+from run_directory import begin_output, check_output
+from run_files import read_json, write_json
+from run_progress import note_planned_epochs
+from run_settings import check_settings, earlier_epochs
+from script import explained
 
 import attention_sampling as ats
 from attention_sampling.benchmark.circumstances import machine, versions
+from attention_sampling.checkpoint import check_model_file
 
 
 def check_runs(arguments, output):
     """Refuse to touch earlier runs, unless they are to be resumed or overwritten."""
-    check_output(
-        output,
-        experiment_settings(arguments),
-        FREE_SETTINGS,
-        arguments.resume,
-        arguments.overwrite,
-    )
+    check_output(output, arguments.resume, arguments.overwrite)
+    if arguments.resume:
+        check_settings(output, experiment_settings(arguments), FREE_SETTINGS)
 
 
 def run_experiment(experiment, arguments, output, argv):
@@ -39,7 +40,8 @@ def run_experiment(experiment, arguments, output, argv):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(arguments.dtype_policy)
     try:
-        Runs(experiment, arguments, output, argv).run()
+        with explained(output):
+            Runs(experiment, arguments, output, argv).run()
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -60,8 +62,11 @@ class Runs:
             )
         self.experiment, self.arguments = experiment, arguments
         self.output, self.argv = output, argv
-        self.settings = experiment_settings(arguments)
-        self.fits = self._finished_fits() if arguments.resume else []
+        self.settings = {**experiment_settings(arguments), "data": experiment.data}
+        self.fits, self.earlier = [], None
+        if arguments.resume:
+            check_settings(output, self.settings, FREE_SETTINGS)
+            self.fits, self.earlier = self._finished_fits(), earlier_epochs(output)
         self.begun = False
 
     def run(self):
@@ -78,7 +83,10 @@ class Runs:
         self.fits.sort(key=lambda fit: (fit["run"], fit["fold"] or 0))
         metrics = self._write_metrics()
         draw_learning_curves(
-            self.fits, experiment.folds or 1, self.output / "curve.png"
+            self.fits,
+            experiment.folds or 1,
+            self.output / "curve.png",
+            f"{experiment.task.name.replace('_', ' ')}, {arguments.method}",
         )
         if arguments.pictures and arguments.method.kind in ("ats", "deep-mil"):
             self._draw_pictures()
@@ -87,12 +95,20 @@ class Runs:
     def _finished_fits(self):
         """Return the metrics of earlier fits that are of use for what is asked for."""
         path = self.output / "metrics.json"
-        return [
-            fit
-            for fit in (read_json(path)["fits"] if path.exists() else ())
-            if fit["epochs"] == self.arguments.epochs
-            and fit["run"] < self.arguments.runs
-        ]
+        if not path.exists():
+            return []
+        try:
+            return [
+                {"extended_from": None, **fit}
+                for fit in read_json(path)["fits"]
+                if fit["epochs"] == self.arguments.epochs
+                and fit["run"] < self.arguments.runs
+            ]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"What the runs have come to cannot be read: {error!s}. Delete {path}, "
+                "and --resume makes it anew, from the models and logs"
+            ) from error
 
     def _name(self, run, fold):
         name = f"run {run + 1} of {self.arguments.runs}"
@@ -105,15 +121,16 @@ class Runs:
     def _train(self, run, fold, split):
         arguments, seed = self.arguments, self.arguments.seed + run
         n_train, n_test = len(split.train.labels), len(split.test.labels)
+        directory = self._directory(run, fold)
         model = build_compiled_model(
             arguments, self.experiment.task, self.experiment.source, n_train, seed
         )
         if self.experiment.prepare is not None:
             self.experiment.prepare(model)
-        if not self.begun:  # an earlier series goes when all is known to be well
-            begin_output(self.output, arguments.resume)
-            write_json(self.output / "settings.json", self.settings)
-            self.begun = True
+        done = 0
+        if arguments.resume:
+            done = restore_training(arguments, model, n_train, directory, self.earlier)
+        self._begin()
         print(
             f"Training {arguments.method}, {self._name(run, fold)}, seed {seed}: "
             f"{n_train} training and {n_test} test images",
@@ -123,11 +140,22 @@ class Runs:
             arguments,
             model,
             split,
-            self._directory(run, fold),
+            directory,
+            done,
             (seed, fold or 0),
             self.experiment.balanced,
         )
         self.fits.append(fit_metrics(rows, run, seed, fold, n_train, n_test))
+
+    def _begin(self):
+        """Change what is in the directory, once, when all is known to be well."""
+        if self.begun:
+            return
+        begin_output(self.output, self.arguments.overwrite)
+        if self.earlier is not None:
+            note_planned_epochs(self.output, self.earlier)
+        write_json(self.output / "settings.json", self.settings)
+        self.begun = True
 
     def _write_metrics(self):
         metrics = {
@@ -154,6 +182,7 @@ class Runs:
     def _draw_pictures(self):
         """Draw the attention of the first run on images that it was tested with."""
         first = self._directory(0, None if self.experiment.folds is None else 0)
+        check_model_file(first / "model.keras")
         model = keras.saving.load_model(first / "model.keras", compile=False)
         if self.experiment.source is not None:
             ats.bind_source(model, self.experiment.source)

@@ -6,12 +6,13 @@ from collections import Counter
 import keras
 import numpy as np
 from experiment_options import sampling_keywords
-from run_directory import (
+from run_files import read_log
+from run_progress import (
+    EpochLog,
     EpochSeconds,
     RequireFinite,
-    read_log,
+    check_extension,
     restore_model,
-    write_rows,
 )
 
 import attention_sampling as ats
@@ -55,14 +56,41 @@ def build_compiled_model(arguments, task, source, n_train, seed):
     return model
 
 
-def train(arguments, model, split, directory, seed, balanced=False):
-    """Train, from the last whole epoch in ``directory`` if there is one.
+def restore_training(arguments, model, n_train, directory, earlier):
+    """Give the model the state of an earlier training; return its whole epochs.
 
     Args:
         arguments: of the command line.
         model: as of `build_compiled_model`.
+        n_train: how many images it is trained on.
+        directory: of ``log.csv`` and ``model.keras``, if there are any.
+        earlier: epochs it was to have, where the log does not say.
+
+    Raises:
+        ValueError: with the arguments, the epochs done would have been others.
+    """
+    steps = _steps(arguments, n_train)
+    done = restore_model(model, directory, steps, arguments.epochs)
+    check_extension(
+        directory,
+        done,
+        arguments.epochs,
+        earlier,
+        arguments.decay,
+        lambda epochs: _constant_steps(arguments, epochs * steps) // steps,
+    )
+    return done
+
+
+def train(arguments, model, split, directory, done, seed, balanced=False):
+    """Train from where the model is to the end.
+
+    Args:
+        arguments: of the command line.
+        model: as of `build_compiled_model` and `restore_training`.
         split: images to train on and to test with.
         directory: for ``log.csv`` and ``model.keras``.
+        done: epochs that the model has been trained for.
         seed: of order and augmentation: ints.
         balanced: whether to weigh each class by the inverse of its prior.
 
@@ -70,11 +98,9 @@ def train(arguments, model, split, directory, seed, balanced=False):
         The rows of the log, one for each epoch.
 
     Raises:
-        ValueError: the training diverged, or has more epochs already.
+        ValueError: the training diverged.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    steps = _steps(arguments, len(split.train.labels))
-    done = restore_model(model, directory, steps, arguments.epochs)
     if done < arguments.epochs:
         # Another order after each interruption; 31 bits, as TensorFlow takes them.
         [order] = np.random.SeedSequence([*seed, done]).generate_state(1) >> 1
@@ -88,7 +114,7 @@ def train(arguments, model, split, directory, seed, balanced=False):
             callbacks=[
                 EpochSeconds(),
                 RequireFinite(),
-                EpochLog(directory / "log.csv"),
+                EpochLog(directory / "log.csv", arguments.epochs),
                 keras.callbacks.TensorBoard(
                     directory / "tensorboard", write_graph=False
                 ),
@@ -101,36 +127,26 @@ def train(arguments, model, split, directory, seed, balanced=False):
     return read_log(directory / "log.csv", arguments.epochs)
 
 
-class EpochLog(keras.callbacks.Callback):
-    """Write a row for each epoch, replacing the file as a whole.
-
-    Args:
-        path: CSV file to go on with. Rows of epochs that are done anew are dropped.
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = path
-
-    def on_epoch_end(self, epoch, logs=None):
-        rows = read_log(self.path, epoch)
-        write_rows(self.path, [*rows, {"epoch": epoch, **logs}])
-
-
 def _steps(arguments, n_images):
     return -(-n_images // arguments.batch_size)
+
+
+def _constant_steps(arguments, steps):
+    """Return after how many steps of a training its learning rate begins to fall."""
+    if not arguments.decay:
+        return steps
+    # One at least: an optimizer without a schedule could not go on with the file of one
+    # with it.
+    return steps - max(1, round(arguments.decay * steps))
 
 
 def _optimizer(arguments, steps):
     rate = arguments.learning_rate
     if arguments.decay:
-        # Never none: an optimizer without a schedule could not go on with the file of
-        # one with it.
-        falling = max(1, round(arguments.decay * steps))
-        constant = steps - falling
+        constant = _constant_steps(arguments, steps)
         rate = keras.optimizers.schedules.CosineDecay(
             rate,
-            falling,
+            steps - constant,
             warmup_target=rate if constant else None,
             warmup_steps=constant,
         )

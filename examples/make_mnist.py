@@ -27,6 +27,9 @@ from attention_sampling.datasets.megapixel_mnist_files import (
 SPLITS = ("train", "test")
 # Patches of noise in an image, whatever its size, as in the paper.
 NOISE_PATCHES = 50
+NOISE_AREA = 28  # pixels of an image for each patch of noise, at least
+SMALLEST_VIEW = 7  # pixels: what one cell of the attention map is made from
+MOST_SEED = 2**62 - 1  # seeds of the splits, twice as large, are kept in 64 bits
 
 
 def parse_arguments(argv=None):
@@ -86,9 +89,28 @@ def parse_arguments(argv=None):
     for name in ("n_noise", "dataset_seed"):
         if getattr(arguments, name) < 0:
             parser.error(f"--{name} must not be negative")
+    if arguments.dataset_seed > MOST_SEED:
+        parser.error(f"--dataset_seed must be at most {MOST_SEED}")
     if not 0 < arguments.scale <= 1:
         parser.error("--scale must be above 0 and at most 1")
+    if min(view_size(arguments)) < SMALLEST_VIEW:
+        parser.error(
+            f"--scale must leave views of {SMALLEST_VIEW} pixels or more each way, which "
+            f"here are {' x '.join(map(str, view_size(arguments)))}"
+        )
+    # With more there is no black left, and no room in memory for their places.
+    most = arguments.width * arguments.height // NOISE_AREA
+    if arguments.n_noise > most:
+        parser.error(
+            f"--n_noise must be at most {most}, a patch for {NOISE_AREA} pixels"
+        )
     return arguments
+
+
+def view_size(arguments):
+    """Return height and width of the views, in pixels."""
+    sides = (arguments.height, arguments.width)
+    return tuple(max(1, round(arguments.scale * side)) for side in sides)
 
 
 def both_spellings(name):
@@ -99,6 +121,11 @@ def both_spellings(name):
 def load_digits(directory):
     """Return (digits, labels) of MNIST by split."""
     if directory is not None:
+        if Path(directory).is_file():
+            raise NotADirectoryError(
+                "--mnist must be a directory, with the four idx files of MNIST in it. "
+                f"Received: --mnist {directory}, a file"
+            )
         return {split: read_mnist(directory, split) for split in SPLITS}
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     import keras
@@ -150,11 +177,10 @@ def main(argv=None):
     output = Path(arguments.output)
     check_directory(output, arguments.overwrite)  # sooner than the digits are loaded
     start = time.perf_counter()
-    sides = (arguments.height, arguments.width)
     write_megapixel_mnist_splits(
         output,
         **make_images(arguments),
-        view_size=tuple(max(1, round(arguments.scale * side)) for side in sides),
+        view_size=view_size(arguments),
         settings=run_settings(arguments),
         overwrite=arguments.overwrite,
         progress=True,
@@ -173,5 +199,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("Interrupted: nothing is written.", file=sys.stderr)
         sys.exit(130)
+    except MemoryError:
+        sys.exit("error: not enough memory: make fewer images, or less --n_noise")
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")

@@ -19,17 +19,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import tensorflow as tf
+from data_identity import describe_data
 from experiment import Experiment, Images, Picture, Split
 from experiment_options import add_options, set_defaults
 from experiment_runs import check_runs, run_experiment
-from run_directory import describe_error
+from script import run_script
 
 from attention_sampling.data import HDF5Source
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
 from attention_sampling.tasks import TASKS
 
 TASK = TASKS["megapixel_mnist"]
+DIGITS_OF_LABEL = 3  # of the five in an image, the first
+# Settings of a data set that are kept with a run, besides noise and seed.
+MADE_WITH = ("n_train", "n_test", "width", "height", "scale")
 
 SETTINGS = {
     "epochs": 30,
@@ -121,10 +124,12 @@ class DigitImages(Images):
     def picture(self, number):
         place = self.numbers[number]
         [image] = self.data.images([place])
+        boxes = self.data.boxes[place]
         return Picture(
             f"{Path(self.data.path).stem}_{place:05d}",
             image,
-            boxes=self.data.boxes[place],
+            boxes=boxes[:DIGITS_OF_LABEL],
+            other_boxes=boxes[DIGITS_OF_LABEL:],
         )
 
 
@@ -166,6 +171,7 @@ def load_experiment(arguments):
             f"{arguments.dataset}"
         ) from error
     train, test = files
+    check_labels(files)
     print(
         f"{len(train)} training and {len(test)} test images of {train.size[1]} x "
         f"{train.size[0]} pixels, {train.noise_patches} patches of noise in each"
@@ -178,7 +184,43 @@ def load_experiment(arguments):
         source, firsts = HDF5Source([train.path, test.path]), (0, len(train))
     split = Split(*map(DigitImages, files, firsts))
     return Experiment(
-        "mnist", task, tuple("0123456789"), lambda seed: [split], source=source
+        "mnist",
+        task,
+        tuple("0123456789"),
+        identify(files),
+        lambda seed: [split],
+        source=source,
+    )
+
+
+def check_labels(files):
+    """Refuse labels that are no digits, which the file format has room for."""
+    for data in files:
+        strange = np.setdiff1d(data.labels, np.arange(TASK.n_classes))
+        if len(strange):
+            raise ValueError(
+                f"The labels must be digits, 0 to {TASK.n_classes - 1}. Make the images "
+                "again by examples/make_mnist.py. "
+                f"Received: label {strange[0]} in {data.path}"
+            )
+
+
+def identify(files):
+    """Return what images these are: how they were made, and what is cheap to read."""
+    train, test = files
+    settings = train.settings
+    parts = [
+        part
+        for data in files
+        for part in (data.labels, data.boxes, data.seed, data.images([0]))
+    ]
+    return describe_data(
+        False,  # those of the paper are drawn too
+        len(train) + len(test),
+        [*parts, train.view_size],
+        noise_patches=train.noise_patches,
+        seed=settings.get("seed"),
+        **{name: settings[name] for name in MADE_WITH if name in settings},
     )
 
 
@@ -193,7 +235,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, tf.errors.OpError) as error:
-        sys.exit(f"error: {describe_error(error)}")
+    run_script(main)

@@ -1,210 +1,132 @@
-"""What the examples leave in their output directory, and how a run goes on there."""
+"""Which files in an output directory are of a run of ours, and may be deleted."""
 
-import csv
-import json
-import platform
+import contextlib
+import os
 import re
-import shutil
-import time
+from itertools import chain
 
-import keras
-import numpy as np
-import tensorflow as tf
-from matplotlib.figure import Figure
+from run_files import read_json
 
-import attention_sampling as ats
-from attention_sampling.checkpoint import completed_epochs
-from attention_sampling.files import replacing
+from attention_sampling.pictures import is_ours
 
-# What a run leaves in its output directory, or a series of runs, each in its own.
-RUN_FILES = (
+SETTINGS = "settings.json"
+# What all versions of all examples have written into it.
+_SETTINGS_KEYS = {"batch_size", "epochs", "learning_rate", "pictures", "seed"}
+# What a run leaves in its output directory, or a series of runs, each in its own:
+# run-0, or with folds run-0/fold-0. Those with a dot, where it was killed in writing.
+_FILES = (
     "model.keras",
     "log.csv",
     "metrics.json",
     "curve.png",
-    "pictures",
-    "tensorboard",
-    "run-[0-9]*",
+    ".model.part.keras",
+    ".log.part.csv",
+    ".metrics.part.json",
+    ".curve.part.png",
+    ".settings.part.json",
+    "tensorboard/train/events.out.tfevents.*",
+    "tensorboard/validation/events.out.tfevents.*",
 )
+_NAMES = ("model.keras", "log.csv", "metrics.json", "curve.png", "pictures", SETTINGS)
+_NAMED_AT_MOST = 5
 
 
 def holds_run(output):
-    """Tell whether there is a model in an output directory: without it, no run."""
-    return any(
-        next(output.glob(pattern), None) is not None
-        for pattern in (
-            "model.keras",
-            "run-[0-9]*/model.keras",
-            "run-[0-9]*/fold-*/model.keras",
-        )
+    """Tell whether there is a run: the settings that it writes before all else."""
+    try:
+        settings = read_json(output / SETTINGS)
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and settings.keys() >= _SETTINGS_KEYS
+
+
+def holds_model(output):
+    """Tell whether a run has done a whole epoch, from which it can go on."""
+    return holds_run(output) and any(
+        path.name == "model.keras" for path in run_files(output)
     )
 
 
-def check_output(output, settings, free_settings, resume, overwrite):
-    """Refuse to touch an earlier run, unless it is to be resumed or overwritten."""
-    if not holds_run(output) or overwrite:
+def run_files(output):
+    """Return what a run has left, less its settings.
+
+    Of pictures, those alone that are marked as drawn by this package: others may be the
+    user's.
+    """
+    places = _places(output)
+    found = chain.from_iterable(
+        place.glob(pattern) for place in places for pattern in _FILES
+    )
+    pictures = (path for path in output.glob("pictures/*.png") if is_ours(path))
+    return [path for path in chain(found, pictures) if path.is_file()]
+
+
+def check_output(output, resume, overwrite):
+    """Refuse a directory with a run, unless it is resumed or overwritten, or with
+    anything else under the names of a run.
+    """
+    _check_directory(output)
+    if holds_run(output):
+        if run_files(output) and not resume and not overwrite:
+            raise ValueError(
+                f"{output} holds a run. Go on with it by --resume, delete it by "
+                "--overwrite, or choose another directory by --output."
+            )
         return
-    if not resume:
+    in_the_way = [output / name for name in _NAMES] + _numbered(output, "run")
+    in_the_way = [str(path) for path in in_the_way if os.path.lexists(path)]
+    if in_the_way:
         raise ValueError(
-            f"{output} holds a run. Go on with it by --resume, delete it by --overwrite, "
-            "or choose another directory by --output."
-        )
-    try:
-        earlier = read_settings(output)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"The settings of the run in {output} cannot be read ({error}). Delete the "
-            "run by --overwrite, or choose another directory by --output."
-        ) from error
-    differing = [
-        f"--{name.replace('_', '-')} was {earlier.get(name)}, is {value}"
-        for name, value in settings.items()
-        if name not in free_settings and earlier.get(name) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"The run in {output} has other settings: {'; '.join(differing)}. Resume it "
-            "with its own, or choose another directory by --output."
+            f"{_name_some(in_the_way)} would be written to, and {output} holds no run of "
+            f"this example: a run has its {SETTINGS}. Move away what is there, or choose "
+            "another directory by --output."
         )
 
 
-def begin_output(output, resume):
-    """Make the output directory of a run, without what is to be overwritten."""
+def begin_output(output, overwrite):
+    """Make the output directory of a run, without the run that is to be overwritten.
+
+    What is not of the run stays. The settings stay to be replaced: should this be
+    killed, what is left is still known to be of a run.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    for pattern in RUN_FILES if not resume else ():
-        for path in output.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not overwrite or not holds_run(output):
+        return
+    for path in run_files(output):
+        path.unlink()
+    left = []
+    for place in [*reversed(_places(output)[1:]), output / "pictures"]:
+        inside = (place / "tensorboard" / part for part in ("train", "validation"))
+        for directory in (*inside, place / "tensorboard", place):
+            with contextlib.suppress(OSError):  # it is not there, or holds more
+                directory.rmdir()
+        left += sorted(map(str, place.glob("*")))
+    if left:
+        print(f"Not of the run that is overwritten, and left: {_name_some(left)}")
 
 
-def restore(model, output, settings, steps_per_epoch, resume):
-    """Give the model the state of the run in ``output``; return its whole epochs.
-
-    The settings are written beside it, and the log is cut to these epochs.
-    """
-    epochs = restore_model(model, output, steps_per_epoch, settings["epochs"])
-    if resume and not epochs:
-        print(f"{output} holds no whole epoch yet: beginning.")
-    write_json(output / "settings.json", settings)
-    cut_log(output / "log.csv", epochs)
-    return epochs
+def _check_directory(output):
+    """Refuse an output that cannot become a directory."""
+    existing = next(path for path in (output, *output.parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise ValueError(
+            "--output must be a directory, or a new one. "
+            f"Received: --output {output}, where {existing} is a file"
+        )
 
 
-def restore_model(model, output, steps_per_epoch, most_epochs):
-    """Give the model the state that ``output`` holds, if any; return its whole epochs."""
-    checkpoint, epochs = output / "model.keras", 0
-    if checkpoint.exists():
-        model.optimizer.build(model.trainable_variables)  # or its state is not loaded
-        model.load_weights(checkpoint)
-        epochs = completed_epochs(model, steps_per_epoch)
-        print(f"Going on after epoch {epochs}.")
-        if epochs > most_epochs:
-            raise ValueError(
-                f"The run in {output} has {epochs} epochs already. Expected: at least as "
-                f"many. Received: --epochs {most_epochs}"
-            )
-    return epochs
+def _places(output):
+    """Return the directories of a run, those of a fold after that they are in."""
+    runs = _numbered(output, "run")
+    return [output, *runs, *(fold for run in runs for fold in _numbered(run, "fold"))]
 
 
-def write_json(path, content):
-    with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+def _numbered(directory, name):
+    number = re.compile(rf"{name}-(0|[1-9][0-9]*)")
+    return sorted(p for p in directory.glob(f"{name}-*") if number.fullmatch(p.name))
 
 
-def read_json(path):
-    return json.loads(path.read_text())
-
-
-def read_settings(output):
-    return read_json(output / "settings.json")
-
-
-def read_log(path, epochs):
-    """Return the rows of the training log for the first epochs."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if None not in row.values()][:epochs]
-
-
-def write_rows(path, rows):
-    """Write rows, dicts of the same keys, as a CSV file with a header."""
-    with replacing(path) as part, part.open("w", newline="") as file:
-        if rows:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def cut_log(path, epochs):
-    """Drop what the log says of epochs that the model file does not hold."""
-    write_rows(path, read_log(path, epochs))
-
-
-class EpochSeconds(keras.callbacks.Callback):
-    """Put the seconds each epoch took into its logs, without the test after it."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start, self.seconds = time.perf_counter(), None
-
-    def on_test_begin(self, logs=None):
-        self.seconds = time.perf_counter() - self.start
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.seconds is None:  # there was no test
-            self.seconds = time.perf_counter() - self.start
-        logs["seconds"] = self.seconds
-
-
-class RequireFinite(keras.callbacks.TerminateOnNaN):
-    """End a training whose loss is not finite, before the epoch is kept.
-
-    Raises:
-        ValueError: at the end of the epoch.
-    """
-
-    def on_epoch_end(self, epoch, logs=None):
-        found = {name: value for name, value in logs.items() if not np.isfinite(value)}
-        if found:
-            raise ValueError(
-                f"The training diverged in epoch {epoch + 1}. Expected: finite losses. "
-                f"Received: {', '.join(f'{n}={v}' for n, v in found.items())}. Try a "
-                "lower --learning-rate, in another --output"
-            )
-
-
-def draw_curve(rows, path):
-    """Draw loss and accuracy by epoch, on test images too if there are any."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    epochs = range(1, len(rows) + 1)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for prefix, label in (("", "training"), ("val_", "test")):
-            values = [row[prefix + name] for row in rows]
-            if "NA" not in values:
-                axes.plot(epochs, list(map(float, values)), label=label)
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.legend()
-    with replacing(path) as part:
-        figure.savefig(part)
-
-
-def versions():
-    """Return the versions of what runs, by name."""
-    return {
-        "attention_sampling": ats.__version__,
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def describe_error(error):
-    """Return what went wrong as one line.
-
-    What a source raises while TensorFlow runs comes out with a traceback around it.
-    """
-    text = str(error)
-    if isinstance(error, tf.errors.OpError):
-        found = re.search(r"SourceError: (.*)", text)
-        text = found[1] if found else error.message
-    return " ".join(text.split())
+def _name_some(names):
+    more = len(names) - _NAMED_AT_MOST
+    shown = ", ".join(names[:_NAMED_AT_MOST])
+    return f"{shown} and {more} more" if more > 0 else shown

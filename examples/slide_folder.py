@@ -11,6 +11,7 @@ import numpy as np
 from attention_sampling.data import Source, open_source
 from attention_sampling.data.opening import find_files
 from attention_sampling.datasets.drawn_slides import write_drawn_slides
+from attention_sampling.views import view_dataset
 
 
 @dataclass
@@ -152,3 +153,17 @@ def split(names, test_fraction, seed):
         n_tests = min(max(round(test_fraction * count), 1), count - 1)
         test += rng.permutation(members)[: n_tests if test_fraction else 0].tolist()
     return [n for n in range(len(names)) if n not in set(test)], sorted(test)
+
+
+def build_dataset(arguments, slides, numbers, output, training_seed=None):
+    """Return the batches of some slides, shuffled if there is a seed."""
+    return view_dataset(
+        slides.source,
+        arguments.view_size,
+        slides.labels,
+        arguments.batch_size,
+        shuffle=training_seed is not None,
+        seed=training_seed,
+        cache=output / "views",
+        indices=numbers,
+    )

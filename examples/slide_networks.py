@@ -33,19 +33,26 @@ def build_model(arguments, slides, total_steps):
     scaled = keras.layers.Rescaling(FEATURE_SCALE)(features)
     answer = keras.layers.Dense(len(slides.classes), activation="softmax")(scaled)
     model = keras.Model(inputs, answer, name="slides")
-    constant_steps = total_steps * 3 // 4
-    schedule = keras.optimizers.schedules.CosineDecay(
-        arguments.learning_rate,
-        total_steps - constant_steps,
-        warmup_target=arguments.learning_rate,
-        warmup_steps=constant_steps,
-    )
+    rate = arguments.learning_rate
+    if arguments.decay:
+        constant = constant_steps(arguments.decay, total_steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate,
+            total_steps - constant,
+            warmup_target=rate if constant else None,
+            warmup_steps=constant,
+        )
     model.compile(
-        optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0),
+        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
     return model
+
+
+def constant_steps(decay, total_steps):
+    """Return after how many steps the learning rate begins to fall."""
+    return int((1 - decay) * total_steps)
 
 
 def build_attention(channels):

@@ -14,7 +14,6 @@ import argparse
 import os
 import sys
 from collections import Counter
-from itertools import zip_longest
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -22,32 +21,28 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import tensorflow as tf
-from run_directory import (
+from data_identity import describe_data
+from run_directory import begin_output, check_output
+from run_files import read_log, write_json, write_rows
+from run_progress import (
+    EpochLog,
     EpochSeconds,
-    begin_output,
-    check_output,
-    describe_error,
-    draw_curve,
-    read_log,
-    read_settings,
-    restore,
-    versions,
-    write_json,
-    write_rows,
+    check_extension,
+    extensions,
+    note_planned_epochs,
+    restore_model,
 )
-from slide_folder import find_slides, load_slides, open_slides
-from slide_networks import POOL, build_model
-from tqdm import tqdm
+from run_settings import check_settings, earlier_epochs, read_settings
+from script import explained, run_script
+from slide_figures import draw_curve, draw_pictures
+from slide_folder import build_dataset, find_slides, load_slides, open_slides
+from slide_networks import POOL, build_model, constant_steps
 
 import attention_sampling as ats
-from attention_sampling.checkpoint import EpochCheckpoint
-from attention_sampling.pictures import draw_attention
-from attention_sampling.viewer import attention_viewer
+from attention_sampling.benchmark.circumstances import versions
+from attention_sampling.checkpoint import EpochCheckpoint, check_model_file
 from attention_sampling.views import view_dataset
 
-# Pixels of the longer side of a slide in a picture.
-PICTURE_SIZE = 1200
 # Settings that a resumed run may change.
 FREE_SETTINGS = {"epochs", "pictures"}
 
@@ -96,7 +91,13 @@ def parse_arguments(argv=None):
         ("n_patches", int, 8, "patches drawn from each slide"),
         ("batch_size", int, 4, "slides a step"),
         ("epochs", int, 40, "passes over the training slides"),
-        ("learning_rate", float, 2e-3, "of Adam, falling to 0 in the last quarter"),
+        ("learning_rate", float, 2e-3, "of Adam"),
+        (
+            "decay",
+            float,
+            0.25,
+            "share of the training, at its end, over which the learning rate falls to 0",
+        ),
     ):
         training.add_argument(
             f"--{name.replace('_', '-')}",
@@ -129,6 +130,10 @@ def parse_arguments(argv=None):
     for name in ("seed", "learning_rate", "pictures"):
         if not 0 <= getattr(arguments, name) < float("inf"):
             parser.error(f"--{name.replace('_', '-')} must be at least 0 and finite")
+    if arguments.seed >= 2**32:
+        parser.error(f"--seed must be below {2**32}")
+    if not 0 <= arguments.decay <= 1:
+        parser.error("--decay must be from 0 to 1")
     if arguments.predict and not arguments.slides:
         parser.error("--predict needs --slides DIR")
     if arguments.predict and arguments.labels:
@@ -136,20 +141,6 @@ def parse_arguments(argv=None):
     if not arguments.predict and bool(arguments.slides) != bool(arguments.labels):
         parser.error("--slides and --labels go together")
     return arguments
-
-
-def build_dataset(arguments, slides, numbers, output, training_seed=None):
-    """Return the batches of some slides, shuffled if there is a seed."""
-    return view_dataset(
-        slides.source,
-        arguments.view_size,
-        slides.labels,
-        arguments.batch_size,
-        shuffle=training_seed is not None,
-        seed=training_seed,
-        cache=output / "views",
-        indices=numbers,
-    )
 
 
 def run_settings(arguments, slides):
@@ -162,14 +153,37 @@ def run_settings(arguments, slides):
     for name in ("slides", "labels"):
         if settings[name] is not None:
             settings[name] = str(Path(settings[name]).resolve())
-    return {**settings, "classes": slides.classes}
+    names, extents = slides.source.names, range(len(slides.source))
+    parts = [
+        [Path(names[n]).name, slides.source.shape(n), slides.labels[n]] for n in extents
+    ]
+    return {
+        **settings,
+        "classes": slides.classes,
+        "backend": keras.backend.backend(),
+        "data": describe_data(arguments.slides is None, len(parts), [parts]),
+    }
 
 
-def train(arguments, model, slides, steps, output):
-    """Train, from the last whole epoch of the run in ``output`` if there is one."""
-    epochs = restore(
-        model, output, run_settings(arguments, slides), steps, arguments.resume
+def restore(arguments, model, steps, output):
+    """Give the model the state of the run in ``output``; return its whole epochs."""
+    earlier = earlier_epochs(output)
+    epochs = restore_model(model, output, steps, arguments.epochs)
+    check_extension(
+        output,
+        epochs,
+        arguments.epochs,
+        earlier,
+        arguments.decay,
+        lambda planned: constant_steps(arguments.decay, planned * steps) // steps,
     )
+    if earlier is not None:
+        note_planned_epochs(output, earlier)
+    return epochs
+
+
+def train(arguments, model, slides, epochs, output):
+    """Train a model from where it is, after some epochs, to the end."""
     counts = Counter(slides.labels[number] for number in slides.train)
     model.fit(
         build_dataset(arguments, slides, slides.train, output, arguments.seed + epochs),
@@ -185,52 +199,13 @@ def train(arguments, model, slides, steps, output):
         callbacks=[
             EpochSeconds(),
             keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.CSVLogger(output / "log.csv", append=True),
+            EpochLog(output / "log.csv", arguments.epochs),
             EpochCheckpoint(output / "model.keras"),
             ats.ProposalMix(1.0, 0.0, max(arguments.epochs // 2, 1)),
         ],
         shuffle=False,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-
-
-def draw_pictures(arguments, model, slides, output):
-    """Draw what the model looked at in some slides, the classes in turn."""
-    directory = output / "pictures"
-    directory.mkdir(exist_ok=True)
-    by_class = [
-        [n for n in slides.test or slides.train if slides.labels[n] == label]
-        for label in range(len(slides.classes))
-    ]
-    in_turn = [n for group in zip_longest(*by_class) for n in group if n is not None]
-    numbers = in_turn[: arguments.pictures]
-    if not numbers:
-        return
-    viewer = attention_viewer(model)
-    dataset = build_dataset(arguments, slides, numbers, output).unbatch()
-    for number, (inputs, _) in zip(
-        tqdm(numbers, desc="Drawing pictures"), dataset, strict=True
-    ):
-        seen = viewer.predict_on_batch([x[None] for x in inputs])
-        height, width, channels = slides.source.shape(number)
-        scale = min(1, PICTURE_SIZE / max(height, width))
-        image = slides.source.read_view(
-            number, (max(1, round(scale * height)), max(1, round(scale * width)))
-        )
-        shown = slice(3 if channels > 2 else 1)  # without alpha
-        answer = int(np.argmax(seen["prediction"][0]))
-        name = Path(slides.source.names[number])
-        draw_attention(
-            directory / f"{number:04d}_{name.stem}.png",
-            image[..., shown] / 255,
-            seen["attention"][0],
-            seen["patches"][0][..., shown],
-            seen["sampled_attention"][0],
-            seen["origins"][0],
-            title=f"{name.name}: truth {slides.classes[slides.labels[number]]}, answer "
-            f"{slides.classes[answer]} ({seen['prediction'][0, answer]:.2f})",
-            image_size=(height, width),
-        )
 
 
 def predict(arguments, output):
@@ -247,6 +222,7 @@ def predict(arguments, output):
             "The model to predict with must be the model.keras of a run of this example, "
             f"beside its settings.json, which names the classes. Received: {path}"
         )
+    check_model_file(path)
     model = keras.saving.load_model(path, compile=False)
     source = open_slides(find_slides(arguments.slides), arguments.on_error)
     ats.bind_source(model, source)
@@ -280,9 +256,11 @@ def main(argv=None):
     if arguments.predict:
         predict(arguments, output)
         return
+    check_output(output, arguments.resume, arguments.overwrite)
     slides = load_slides(arguments, output)
     settings = run_settings(arguments, slides)
-    check_output(output, settings, FREE_SETTINGS, arguments.resume, arguments.overwrite)
+    if arguments.resume:
+        check_settings(output, settings, FREE_SETTINGS)
     sizes = [slides.source.shape(number)[:2] for number in range(len(slides.source))]
     pixels = [height * width / 1e6 for height, width in sizes]
     print(
@@ -292,11 +270,20 @@ def main(argv=None):
     )
     steps = -(-len(slides.train) // arguments.batch_size)
     model = build_model(arguments, slides, steps * arguments.epochs)
-    begin_output(output, arguments.resume)
-    train(arguments, model, slides, steps, output)
+    epochs = restore(arguments, model, steps, output) if arguments.resume else 0
+    begin_output(output, arguments.overwrite)
+    write_json(output / "settings.json", settings)
+    with explained(output):
+        train(arguments, model, slides, epochs, output)
+        conclude(arguments, model, slides, settings, output)
+
+
+def conclude(arguments, model, slides, settings, output):
+    """Write, draw and say what a training has come to."""
     rows = read_log(output / "log.csv", arguments.epochs)
     metrics = {
         "epochs": len(rows),
+        "extended_from": extensions(rows),
         "seconds": sum(float(row["seconds"]) for row in rows),
         "train_loss": float(rows[-1]["loss"]),
         "n_train": len(slides.train),
@@ -336,7 +323,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, tf.errors.OpError) as error:
-        sys.exit(f"error: {describe_error(error)}")
+    run_script(main)

@@ -16,13 +16,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import tensorflow as tf
 from copied_networks import copy_networks
+from data_identity import describe_data
 from experiment import Experiment, Split
 from experiment_runs import check_runs, run_experiment
 from experiment_training import build_compiled_model
 from road_images import RoadImages
-from run_directory import describe_error
+from script import run_script
 from speed_limits_options import parse_arguments
 
 from attention_sampling.data import ImageFilesSource
@@ -89,11 +89,27 @@ def load_experiment(arguments, output):
         "speed_limits",
         task,
         data.classes,
+        identify(directory, samples),
         splits,
         balanced=True,
         source=source,
         prepare=arguments.start_from and copy_networks(arguments.start_from),
     )
+
+
+def identify(directory, samples):
+    """Return what images these are, by names, annotations and sizes of the files."""
+    parts = sorted(
+        [
+            Path(sample.path).name,
+            os.path.getsize(sample.path),
+            sample.label,
+            *(dataclasses.astuple(sign) for sign in sample.signs),
+        ]
+        for sample in samples
+    )
+    drawn = (Path(directory) / "road_scenes.json").is_file()  # beside what we draw
+    return describe_data(drawn, len(samples), [parts])
 
 
 def build_task(arguments, size, n_classes):
@@ -159,7 +175,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, tf.errors.OpError) as error:
-        sys.exit(f"error: {describe_error(error)}")
+    run_script(main)

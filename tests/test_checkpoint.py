@@ -4,6 +4,7 @@ import pytest
 
 from attention_sampling.checkpoint import (
     EpochCheckpoint,
+    check_model_file,
     completed_epochs,
     save_model,
 )
@@ -61,3 +62,22 @@ def test_only_keras_files():
         ValueError, match=r"must end in .keras. Received: path='model.h5'"
     ):
         EpochCheckpoint("model.h5")
+
+
+def test_a_damaged_model_file_is_named(model, tmp_path):
+    path = tmp_path / "model.keras"
+    save_model(model, path)
+    check_model_file(path)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for damaged in (
+        content[:middle],
+        b"",
+        b"no model at all",
+        content[:middle] + bytes(255 - byte for byte in content[middle:]),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"damaged, or none.*Received: {path} \("):
+            check_model_file(path)
+    with pytest.raises(FileNotFoundError):
+        check_model_file(tmp_path / "nowhere.keras")

@@ -7,7 +7,11 @@ from PIL import Image
 
 from attention_sampling import LocalContrast, SampleSoftmax, attention_sampling
 from attention_sampling.baselines import deep_mil
-from attention_sampling.pictures import draw_attention, draw_weighted_patches
+from attention_sampling.pictures import (
+    draw_attention,
+    draw_weighted_patches,
+    is_ours,
+)
 from attention_sampling.viewer import attention_viewer, weigh_patches
 from attention_sampling.windows import window_origins
 
@@ -176,3 +180,66 @@ def test_picture_shows_map_windows_and_patches(tmp_path, channels, size, more):
     assert count(0, 255, 255) > 200  # frames of the windows
     assert count(0, 255, 0) > 20  # the box to be found
     assert count(223, 223, 32) > 100  # the attended cell, over the grey image
+
+
+def read_lime(path):
+    """Return where a picture is lime, and its size."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    return np.abs(pixels - [0, 255, 0]).max(axis=-1) < 30
+
+
+def test_boxes_too_small_to_be_read_are_enlarged(tmp_path):
+    image = np.zeros((1500, 1500, 1), "uint8")
+    boxes = [(700, 700, 728, 728), (0, 1472, 28, 1500)]
+    for top, left, bottom, right in boxes:
+        image[top:bottom, left:right] = 255
+    weighted = {"nothing": np.zeros((1500, 1500, 3))}
+    path = tmp_path / "picture.png"
+    draw_weighted_patches(path, image, weighted, boxes[:1], other_boxes=boxes[1:])
+    with Image.open(path) as file:
+        pixels = np.asarray(file.convert("L"))
+    assert 650 < pixels.shape[0] < 750  # a square, and a row beneath
+    left = pixels[530:, :495]
+    # In its window, of three times its side: a ninth of it, less what the box hides.
+    first, second = left[20:-16, 8:158], left[20:-16, 173:323]
+    for window in (first, second):
+        assert 0.1 < (window == 255).mean() < 0.16
+    assert (second == 128).mean() > 0.3  # beyond the border of the image
+    # Dashed, around what was not to be found.
+    lime = read_lime(path)[530:]
+    assert 0.4 < lime[:, 170:325].sum() / lime[:, :160].sum() < 0.9
+    # What can be read needs no enlargement.
+    draw_weighted_patches(path, image, weighted, [(100, 100, 400, 400)])
+    with Image.open(path) as file:
+        assert file.size == (1000, 540)
+
+
+def test_boxes_of_others_are_dashed(tmp_path):
+    image = np.zeros((200, 300, 1), "uint8")
+    box = [(50, 100, 100, 150)]
+    nothing = (np.zeros((1, 9, 9, 1)), np.ones(1), np.full((1, 2), 180))
+    lime = []
+    for boxes in ({"boxes": box}, {"other_boxes": box}):
+        draw_attention(tmp_path / "it.png", image, np.ones((2, 3)), *nothing, **boxes)
+        lime.append(read_lime(tmp_path / "it.png").sum())
+        draw_weighted_patches(tmp_path / "it.png", image, {}, **boxes)
+        lime.append(read_lime(tmp_path / "it.png").sum())
+    assert 0 < lime[2] < 0.9 * lime[0]
+    assert 0 < lime[3] < 0.9 * lime[1]
+
+
+def test_our_pictures_are_told_from_others(tmp_path):
+    path, other = tmp_path / "ours.png", tmp_path / "other.png"
+    image = np.zeros((40, 40, 1), "uint8")
+    draw_weighted_patches(path, image, {})
+    assert is_ours(path)
+    with Image.open(path) as file:
+        file.save(other)
+    assert not is_ours(other)
+    other.write_bytes(path.read_bytes()[:20])
+    assert not is_ours(other)
+    assert not is_ours(tmp_path)
+    patch = (np.zeros((1, 9, 9, 1)), np.ones(1), np.zeros((1, 2)))
+    draw_attention(other, image, np.ones((2, 2)), *patch)
+    assert is_ours(other)

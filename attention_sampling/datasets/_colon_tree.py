@@ -6,6 +6,9 @@ from pathlib import Path
 
 NUCLEUS_CLASSES = ("epithelial", "fibroblast", "inflammatory", "others")
 
+# Beside images that this package has drawn.
+DRAWN_FILE = "drawn_colon_cancer.json"
+
 _PREFIX = "CRCHistoPhenotypes_"
 _RELEASE = f"{_PREFIX}2016_04_28"
 _TASK = "Classification"
@@ -91,6 +94,12 @@ def image_path(folder: Path) -> Path:
 def nuclei_path(folder: Path, nucleus_class: str) -> Path:
     """Return the file of the nuclei of one class in a folder."""
     return folder / f"{folder.name}_{nucleus_class}.mat"
+
+
+def is_drawn(folder: Path) -> bool:
+    """Tell whether the image in a folder was drawn by this package."""
+    root = folder.parent
+    return any((place / DRAWN_FILE).is_file() for place in (root, root.parent))
 
 
 def _find_root(directory: Path) -> Path:

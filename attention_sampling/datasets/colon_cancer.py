@@ -22,6 +22,7 @@ from attention_sampling.datasets._colon_tree import (
     check_files,
     find_folders,
     image_path,
+    is_drawn,
     nuclei_path,
 )
 from attention_sampling.datasets.folds import format_ids
@@ -62,6 +63,7 @@ class ColonCancer:
     Args:
         samples: the images, sorted by number.
         size: (height, width) of each image, in pixels.
+        drawn: whether this package drew them, instead of the published ones.
 
     Example:
 
@@ -76,6 +78,7 @@ class ColonCancer:
 
     samples: tuple[ColonCancerImage, ...]
     size: tuple[int, int]
+    drawn: bool = False
 
     @property
     def numbers(self) -> list[int]:
@@ -166,7 +169,8 @@ def load_colon_cancer(
         }
         label = int(len(nuclei[_POSITIVE]) > 0)
         samples.append(ColonCancerImage(number, str(image_path(folder)), label, nuclei))
-    return ColonCancer(tuple(samples), size)
+    drawn = any(map(is_drawn, folders.values()))
+    return ColonCancer(tuple(samples), size, drawn)
 
 
 def read_images(samples: Iterable[ColonCancerImage]) -> npt.NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from attention_sampling.checks import check_count, check_pair
 from attention_sampling.datasets._colon_files import KEY
 from attention_sampling.datasets._colon_tree import (
+    DRAWN_FILE,
     NUCLEUS_CLASSES,
     image_path,
     nuclei_path,
@@ -26,7 +27,6 @@ from attention_sampling.datasets.tissue import draw_ground, grain
 __all__ = ["draw_tissue_image", "write_colon_cancer"]
 
 _VERSION = 1  # raise it whenever the pictures change
-_SETTINGS_FILE = "drawn_colon_cancer.json"
 _SMALLEST = 64  # pixels: the nuclei do not shrink with the image
 _GROUND_SCALE = 4  # pixels of an image for one of its ground, each way
 _SUPERSAMPLE = 3  # drawn larger and averaged, so that edges are smooth
@@ -143,7 +143,7 @@ def write_colon_cancer(
     generate(
         directory,
         "drawn colon cancer images",
-        _SETTINGS_FILE,
+        DRAWN_FILE,
         settings,
         lambda part: _write(part, settings, progress),
         _is_whole,

@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_loader_reads_it(written):
         "Classification",
         "drawn_colon_cancer.json",
     ]
+
+
+def test_loader_knows_that_they_are_drawn(written, tmp_path):
+    assert load_colon_cancer(written).drawn
+    assert load_colon_cancer(written / "Classification", ids=[2]).drawn
+    published = shutil.copytree(written / "Classification", tmp_path / "published")
+    assert not load_colon_cancer(published).drawn
 
 
 def test_file_shows_what_is_drawn(written):

@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ EPOCHS = 8  # more than a loaded machine does before a signal is sent
 # The keys of metrics.json, which the benchmark's report reads.
 MEASURES = {"train_loss", "train_error", "test_loss", "test_error"}
 FIT = {"run", "seed", "fold", "epochs", "seconds", "n_train", "n_test", "curve"}
+FIT |= {"extended_from"}
 METRICS = {
     *("kind", "task", "image_shape", "view_size", "method", "date", "command"),
     *("settings", "versions", "machine"),
@@ -137,6 +139,10 @@ def test_metrics_have_the_keys_that_the_report_reads(resumed):
     assert metrics["method"] == "ats-2"
     assert metrics["command"].startswith("python examples/colon_cancer.py /")
     assert metrics["settings"]["folds"] == 2
+    assert metrics["settings"]["backend"] == "tensorflow"
+    data = metrics["settings"]["data"]
+    assert (data["drawn"], data["images"]) == (True, 9)
+    assert re.fullmatch("[0-9a-f]{16}", data["digest"])
     for fit in metrics["fits"]:
         assert set(fit) == FIT | MEASURES
         assert set(fit["curve"]) == MEASURES | {"seconds"}
@@ -210,11 +216,12 @@ def test_runs_are_not_overwritten_by_accident(killed, resumed, example):
 def test_deep_mil_trains_by_ids_and_is_overwritten(example, eager, tissue, tmp_path):
     arguments = [str(tissue), "--method=deep-mil", "--epochs=1", f"--output={tmp_path}"]
     arguments += ["--train-on=1-4", "--pictures=1", "--batch-size=4"]
+    example.main(arguments)
     stale = tmp_path / "run-3" / "model.keras"
     stale.parent.mkdir()
     stale.touch()
     example.main([*arguments, "--overwrite"])
-    assert not stale.exists()
+    assert not stale.parent.exists()
     [fit] = read_metrics(tmp_path)["fits"]
     assert fit["fold"] is None
     assert (fit["n_train"], fit["n_test"]) == (4, 5)

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from attention_sampling.tasks import TASKS
@@ -92,6 +93,7 @@ def test_a_fit_is_the_last_epoch_and_the_curve(load):
         "seed": 7,
         "fold": 0,
         "epochs": 2,
+        "extended_from": None,
         "seconds": 3.0,
         "n_train": 80,
         "n_test": 20,
@@ -141,7 +143,9 @@ def test_runs_that_are_not_whole_do_not_count(load):
 @pytest.mark.parametrize("runs", [1, 3])
 def test_learning_curves_are_drawn(load, tmp_path, runs):
     fits = make_fits(load, *[[(run, 20), (1, 30)] for run in range(runs)])
-    load("experiment_figures").draw_learning_curves(fits, 2, tmp_path / "curve.png")
+    load("experiment_figures").draw_learning_curves(
+        fits, 2, tmp_path / "curve.png", "it"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
     with Image.open(tmp_path / "curve.png") as image:
         assert image.size == (900, 600)
@@ -150,6 +154,32 @@ def test_learning_curves_are_drawn(load, tmp_path, runs):
     bands = (np.abs(pixels - [210, 228, 240]).max(axis=-1) < 4).sum()
     assert lines > 500
     assert (bands > 500) == (runs > 1)
+
+
+@pytest.mark.parametrize(
+    ("runs", "folds", "title"),
+    [
+        (1, 1, "it: 1 run"),
+        (3, 2, "it: 3 runs of 2 folds, mean and range"),
+    ],
+)
+def test_learning_curves_say_what_they_are_of(
+    load, tmp_path, monkeypatch, runs, folds, title
+):
+    figures = load("experiment_figures")
+    kept = []
+    monkeypatch.setattr(
+        figures, "Figure", lambda **size: kept.append(Figure(**size)) or kept[0]
+    )
+    fits = make_fits(load, *[[(run, 20)] * folds for run in range(runs)])
+    figures.draw_learning_curves(fits, folds, tmp_path / "curve.png", "it")
+    [figure] = kept
+    assert figure.get_suptitle() == title
+    by_epoch = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
+    assert len(by_epoch) == 2
+    for axes in by_epoch:
+        places = axes.get_xticks()
+        np.testing.assert_array_equal(places, np.round(places))
 
 
 def test_pictures_are_of_the_classes_in_turn(load):
@@ -168,6 +198,7 @@ def test_options_are_filled_with_the_defaults(parse, load):
         "runs": 1,
         "seed": 0,
         "pictures": 8,
+        "backend": "tensorflow",
     }
     json.dumps(settings, allow_nan=False)
 
@@ -187,6 +218,7 @@ def test_help_says_defaults_and_where_others_hold(load):
         ("--feature-scale=inf", "--feature-scale must be positive"),
         ("--learning-rate=nan", "--learning-rate must be at least 0 and finite"),
         ("--seed=-1", "--seed must be at least 0"),
+        ("--seed=4294967296", "--seed of the last run must be below 4294967296"),
         ("--mix=1.5", "--mix must be from 0 to 1"),
         ("--decay=-0.1", "--decay must be from 0 to 1"),
         ("--method=ats", "No such method. Expected: ats-N"),
@@ -265,21 +297,7 @@ def test_rare_classes_weigh_more(load):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(load):
-    callback = load("run_directory").RequireFinite()
+    callback = load("run_progress").RequireFinite()
     callback.on_epoch_end(0, {"loss": 1.0, "val_loss": 2.0})
     with pytest.raises(ValueError, match=r"epoch 3\. Expected.*Received: val_loss=nan"):
         callback.on_epoch_end(2, {"loss": 1.0, "val_loss": float("nan")})
-
-
-def test_overwriting_deletes_runs_and_nothing_else(load, tmp_path):
-    directory = load("run_directory")
-    for name in ("run-0/fold-1/model.keras", "run-10/log.csv", "run-mine/model.keras"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert directory.holds_run(tmp_path)
-    directory.begin_output(tmp_path, resume=True)
-    assert directory.holds_run(tmp_path)
-    directory.begin_output(tmp_path, resume=False)
-    assert not directory.holds_run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["run-mine"]

@@ -151,6 +151,9 @@ def test_dashes_are_as_good_as_underscores(example):
         (["--scale=0"], "--scale must be above 0 and at most 1"),
         (["--scale=1.1"], "--scale must be above 0"),
         (["--scale=nan"], "--scale must be above 0"),
+        (["--scale=1e-9"], "must leave views of 7 pixels or more each way, which here"),
+        (["--n_noise=100000000"], "--n_noise must be at most 80357"),
+        (["--dataset_seed=4611686018427387904"], "--dataset_seed must be at most"),
         (["--n_noise=-1"], "--n_noise must not be negative"),
         (["--dataset_seed=-1"], "--dataset_seed must not be negative"),
         (["--no_noise", "--n_noise=4"], "not allowed with"),
@@ -205,6 +208,19 @@ def test_refuses_a_data_set_before_it_loads_digits(example, mnist, tmp_path):
     assert names(output) == FILES
 
 
+def test_digits_of_a_file_are_refused(example, tmp_path):
+    (tmp_path / "mnist").touch()
+    with pytest.raises(NotADirectoryError, match="--mnist must be a directory"):
+        example.main([str(tmp_path / "new"), *SMALL, f"--mnist={tmp_path / 'mnist'}"])
+
+
+def test_the_largest_seed_is_kept(example, mnist, tmp_path):
+    seed = 2**62 - 1
+    more = [f"--mnist={mnist}", f"--dataset_seed={seed}"]
+    example.main([str(tmp_path / "new"), *SMALL, *more])
+    assert load_megapixel_mnist(tmp_path / "new").test.seed == 2 * seed + 1
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -221,7 +237,8 @@ def test_broken_files_of_mnist(example, mnist, tmp_path, spoil, message):
 
 
 def test_no_room_for_digits_is_one_line_and_leaves_nothing(mnist, tmp_path):
-    process = start(tmp_path / "new", *SMALL, "--width=20", f"--mnist={mnist}")
+    small = [*SMALL, "--width=20", "--scale=0.4", f"--mnist={mnist}"]
+    process = start(tmp_path / "new", *small)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert err.startswith("error: `size` must leave room for 5 digits")

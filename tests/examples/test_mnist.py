@@ -3,8 +3,10 @@
 import functools
 import importlib
 import json
+import shutil
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -27,15 +29,19 @@ SMALL = ["--method=ats-2", "--batch-size=4", "--epochs=1"]
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     directory = tmp_path_factory.mktemp("data") / "digits"
+    make_digits(directory)
+    return directory
+
+
+def make_digits(directory, seed=0, noise=1, overwrite=False):
     drawn = np.random.default_rng(0).integers(256, size=(20, 28, 28), dtype="uint8")
     train, test = (
-        MegapixelMNIST(
-            drawn, np.arange(20) % 10, count, size=(90, 120), noise_patches=1, seed=seed
-        )
-        for seed, count in enumerate((6, 5))
+        MegapixelMNIST(drawn, np.arange(20) % 10, count, (90, 120), noise, seed + split)
+        for split, count in enumerate((6, 5))
     )
-    write_megapixel_mnist_splits(directory, train, test, view_size=(18, 24))
-    return directory
+    write_megapixel_mnist_splits(
+        directory, train, test, view_size=(18, 24), overwrite=overwrite
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +116,13 @@ def test_trains_runs_and_says_mean_and_standard_error(
 
 
 def test_on_demand_trains_goes_on_and_draws(example, eager, digits, tmp_path, capsys):
-    train(example, digits, tmp_path, "--on-demand", "--pictures=0")
-    more = ["--on-demand", "--pictures=1", "--epochs=2", "--resume"]
+    train(example, digits, tmp_path, "--on-demand", "--pictures=0", "--decay=0")
+    more = ["--on-demand", "--pictures=1", "--epochs=2", "--decay=0", "--resume"]
     metrics = train(example, digits, tmp_path, *more)
     assert "Going on after epoch 1." in capsys.readouterr().out
     [fit] = metrics["fits"]
     assert fit["epochs"] == len(fit["curve"]["test_error"]) == 2
+    assert fit["extended_from"] == [1]
     assert metrics["settings"]["on_demand"] is True
     assert len(list((tmp_path / "pictures").iterdir())) == 2
     model = keras.saving.load_model(tmp_path / "run-0" / "model.keras", compile=False)
@@ -140,7 +147,7 @@ def test_batches_hold_views_images_and_labels_in_order(example, digits):
     means = picture.image.reshape(18, 5, 24, 5, 1).mean(axis=(1, 3))
     np.testing.assert_allclose(views[0], means, atol=0.01)
     assert images.dtype == np.uint8
-    assert len(picture.boxes) == 5
+    assert (len(picture.boxes), len(picture.other_boxes)) == (3, 2)
     chosen = split.test.choose([4, 1])
     np.testing.assert_array_equal(chosen.picture(0).image, picture.image)
     np.testing.assert_array_equal(chosen.labels, split.test.labels[[4, 1]])
@@ -209,3 +216,51 @@ def test_settings_of_the_paper(example):
     )
     assert arguments.feature_scale == 1
     assert not arguments.control_variate
+
+
+def test_a_run_goes_on_with_the_same_images_alone(example, eager, digits, tmp_path):
+    data, output = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(digits, data)
+    metrics = train(example, data, output, "--pictures=0")
+    assert metrics["settings"]["data"]["images"] == 11
+    assert metrics["settings"]["data"]["noise_patches"] == 1
+    assert metrics["settings"]["data"]["drawn"] is False
+    before = contents(output)
+    more = [*SMALL, f"--output={output}", "--pictures=0", "--runs=2", "--resume"]
+    for seed, noise, words in (
+        (0, 0, "noise patches of the data: was 1, is 0"),
+        (2, 1, "as many images, but not the same ones"),
+    ):
+        make_digits(data, seed, noise, overwrite=True)
+        assert words in refuse(example, data, *more)
+        assert contents(output) == before
+    make_digits(data, overwrite=True)
+    train(example, data, output, "--pictures=0", "--runs=2", "--resume")
+
+
+def test_labels_that_are_no_digits_are_refused(example, digits, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    with h5py.File(data / "test.h5", "r+") as file:
+        file["labels"][0] = 10
+    message = refuse(example, data, f"--output={tmp_path / 'run'}")
+    assert "labels must be digits, 0 to 9" in message
+    assert f"label 10 in {data / 'test.h5'}" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_of_a_user_are_never_lost(example, eager, digits, tmp_path):
+    for name in ("pictures/holiday.jpg", "run-2024-results/thesis.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("mine")
+    before = contents(tmp_path)
+    arguments = [digits, *SMALL, f"--output={tmp_path}"]
+    for more in ([], ["--overwrite"], ["--resume"]):
+        message = refuse(example, *arguments, *more)
+        assert message.startswith(f"{tmp_path / 'pictures'} would be written to")
+        assert contents(tmp_path) == before
+
+
+def contents(directory):
+    """Return the bytes of each file below a directory."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}

@@ -80,7 +80,7 @@ def write_labels(directory, *lines, header="file,label"):
 def finished(drawn, tmp_path_factory):
     """Return the output of a run of one epoch that went on for another."""
     output = tmp_path_factory.mktemp("runs") / "finished"
-    small = [*use(drawn), *SMALL, f"--output={output}"]
+    small = [*use(drawn), *SMALL, f"--output={output}", "--decay=0"]
     first = run(*small, "--epochs=1", "--pictures=0")
     second = run(*small, "--epochs=2", "--pictures=2", "--resume")
     return output, first, second
@@ -94,6 +94,9 @@ def test_trains_resumes_and_leaves_scores_log_model_and_pictures(finished):
     assert "Going on after epoch 1." in second
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["epochs"] == 2
+    assert metrics["extended_from"] == [1]
+    assert metrics["settings"]["data"]["images"] == 9
+    assert metrics["settings"]["data"]["drawn"] is False
     assert metrics["n_test"] == 3
     assert metrics["most_frequent_class_accuracy"] == pytest.approx(1 / 3)
     assert metrics["settings"]["view_size"] == 64
@@ -160,20 +163,30 @@ def test_trains_without_test_slides(example, drawn, tmp_path, capsys):
 def refuse(example, *arguments):
     with pytest.raises((ValueError, OSError)) as caught:
         example.main(list(map(str, arguments)))
-    assert "\n" not in example.describe_error(caught.value)
+    assert "\n" not in sys.modules["script"].describe_error(caught.value)
     return str(caught.value)
 
 
 def test_a_run_is_not_overwritten_by_accident(example, finished, data):
     output, _, _ = finished
     before = (output / "model.keras").read_bytes()
-    small = [*use(data), *SMALL, f"--output={output}", "--epochs=3"]
+    small = [*use(data), *SMALL, f"--output={output}", "--epochs=3", "--decay=0"]
     assert "holds a run. Go on with it by --resume" in refuse(example, *small)
     text = (data / "labels.csv").read_text().replace("round", "oblong")
     (data / "labels.csv").write_text(text)
     message = refuse(example, *small, "--resume")
     assert "--classes was ['hollow', 'long', 'round'], is ['hollow'," in message
     assert (output / "model.keras").read_bytes() == before
+
+
+def test_files_of_a_user_are_never_lost(example, drawn, tmp_path):
+    (tmp_path / "log.csv").write_text("mine")
+    small = [*use(drawn), *SMALL, f"--output={tmp_path}"]
+    for more in ([], ["--overwrite"], ["--resume"]):
+        message = refuse(example, *small, *more)
+        assert message.startswith(f"{tmp_path / 'log.csv'} would be written to")
+        assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+        assert (tmp_path / "log.csv").read_text() == "mine"
 
 
 def test_predictions_are_not_overwritten_by_accident(example, finished, data, tmp_path):
@@ -304,6 +317,8 @@ def test_the_real_slide_cannot_be_split(example, tmp_path):
         (["--view-size=30"], "--view-size must be a multiple of 4"),
         (["--test-fraction=1"], "--test-fraction must be at least 0 and below 1"),
         (["--patch-size=0"], "--patch-size must be positive"),
+        (["--seed=4294967296"], "--seed must be below 4294967296"),
+        (["--decay=2"], "--decay must be from 0 to 1"),
         (["--learning-rate=nan"], "--learning-rate must be at least 0 and finite"),
         (["--resume", "--overwrite"], "not allowed with argument --resume"),
     ],

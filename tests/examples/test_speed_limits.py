@@ -94,6 +94,8 @@ def test_leaves_scores_log_model_tensorboard_and_pictures(finished):
     assert metrics["command"].startswith("python examples/speed_limits.py --dataset=/")
     assert not {"download", "output", "profile"} & set(metrics["settings"])
     assert metrics["image_shape"] == [240, 320, 3]
+    assert metrics["settings"]["data"]["drawn"] is True
+    assert metrics["settings"]["data"]["images"] == 32
     assert metrics["view_size"] == [72, 96]
     [fit] = metrics["fits"]
     assert (fit["epochs"], fit["n_train"], fit["n_test"]) == (2, 24, 8)
@@ -166,14 +168,15 @@ def test_a_killed_run_goes_on(example, scenes, tmp_path, capsys):
     assert read_metrics(output)["mean"]["epochs"] == 9
     model = keras.saving.load_model(output / "run-0" / "model.keras")
     assert int(model.optimizer.iterations) == 9 * 3
-    # Once more, for longer: nothing is trained again.
+    # Neither longer nor shorter, and nothing is changed.
+    before = (output / "settings.json").read_bytes()
     arguments = small_run(scenes, output, "--resume", "--pictures=0")
-    run(example, [*arguments, "--epochs=10"])
-    assert "Going on after epoch 9" in capsys.readouterr().out
-    assert len(read_log(output)) == 10
+    message = refuse(example, [*arguments, "--epochs=10"])
+    assert "has done 9 of 9 epochs, with a learning rate that falls over" in message
     message = refuse(example, [*arguments, "--epochs=2"])
-    assert f"{output / 'run-0'} has 10 epochs already" in message
-    assert len(read_log(output)) == 10
+    assert f"{output / 'run-0'} has 9 epochs already" in message
+    assert len(read_log(output)) == 9
+    assert (output / "settings.json").read_bytes() == before
 
 
 def test_runs_have_splits_of_their_own(example, scenes, tmp_path, capsys):
@@ -320,6 +323,7 @@ def test_a_training_that_diverges_says_so_and_keeps_no_model(example, scenes, tm
 
 def test_on_demand_trains_goes_on_and_draws(example, scenes, tmp_path, capsys):
     arguments = small_run(scenes, tmp_path, "--on-demand")
+    arguments.append("--decay=0")
     run(example, [*arguments, "--epochs=1", "--pictures=0"])
     run(example, [*arguments, "--epochs=2", "--pictures=2", "--resume"])
     assert "Going on after epoch 1." in capsys.readouterr().out
