@@ -12,13 +12,11 @@ from attention_sampling.benchmark import tables
 from attention_sampling.benchmark.estimators import bias as estimator_bias
 from attention_sampling.benchmark.estimators import command as estimators
 from attention_sampling.benchmark.estimators import cost as estimator_cost
-from attention_sampling.benchmark.estimators import ratios as estimator_ratios
-from attention_sampling.benchmark.estimators.command import (
-    extremes as estimator_extremes,
-)
-from attention_sampling.benchmark.estimators.command import (
+from attention_sampling.benchmark.estimators import extremes as estimator_extremes
+from attention_sampling.benchmark.estimators import (
     measurements as estimator_measurements,
 )
+from attention_sampling.benchmark.estimators import ratios as estimator_ratios
 from attention_sampling.benchmark.estimators.problems import (
     ATTENTIONS,
     make_attention,

@@ -15,9 +15,7 @@ from attention_sampling.benchmark.sources import command as sources
 from attention_sampling.benchmark.sources import flat as source_flat
 from attention_sampling.benchmark.sources import readers as source_readers
 from attention_sampling.benchmark.sources import reading as source_reading
-from attention_sampling.benchmark.sources.command import (
-    speed_limits as source_speed_limits,
-)
+from attention_sampling.benchmark.sources import speed_limits as source_speed_limits
 from attention_sampling.benchmark.sources.files import (
     TiledImage,
     write_hdf5,

@@ -5,9 +5,7 @@ from pathlib import Path
 
 from attention_sampling.benchmark.circumstances import machine, versions
 from attention_sampling.benchmark.estimators import cost as estimator_cost
-from attention_sampling.benchmark.estimators.command import (
-    extremes as estimator_extremes,
-)
+from attention_sampling.benchmark.estimators import extremes as estimator_extremes
 from attention_sampling.benchmark.estimators.measurements import (
     measure_bias,
     measure_cost,

@@ -15,9 +15,7 @@ from attention_sampling.benchmark.limits_report import Report
 from attention_sampling.benchmark.sources import figures as source_figures
 from attention_sampling.benchmark.sources import flat as source_flat
 from attention_sampling.benchmark.sources import reading as source_reading
-from attention_sampling.benchmark.sources.command import (
-    speed_limits as source_speed_limits,
-)
+from attention_sampling.benchmark.sources import speed_limits as source_speed_limits
 from attention_sampling.benchmark.sources.readers import make_readers
 
 WINDOW_SIZES = (256, 128)
