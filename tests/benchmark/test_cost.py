@@ -19,8 +19,8 @@ from attention_sampling.benchmark.cost.figures import draw_costs
 from attention_sampling.benchmark.cost.measurement import Effort, measure_batch
 from attention_sampling.benchmark.cost.process import Memory, Step
 from attention_sampling.benchmark.cost.rows import Cost, cost_row, format_costs
-from attention_sampling.benchmark.cost.training_step import TrainingStep
 from attention_sampling.benchmark.report.files import read_measurements
+from attention_sampling.benchmark.steps import BackwardPass, TrainingStep
 from attention_sampling.tasks import TASKS, build_model, parse_method
 
 on_tensorflow = pytest.mark.skipif(
@@ -339,6 +339,31 @@ def test_step_is_that_of_fit():
         )
     for x, y in zip(*weights, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("method", ["ats-2", "cnn-1"])
+def test_passes_give_the_gradient_that_fit_follows(method):
+    rng = np.random.default_rng(0)
+    view = rng.uniform(0, 255, (4, *SMALL.view_shape)).astype("float32")
+    image = rng.integers(256, size=(4, *SMALL.image_shape), dtype="uint8")
+    inputs = [view, image] if method == "ats-2" else [image]
+    labels = np.array([0, 1, 1, 0])
+    keras.utils.set_random_seed(0)
+    model = build_model(SMALL, method, seed=0)
+    initial = model.get_weights()  # averages of batch normalization among them
+    before = [weight.numpy() for weight in model.trainable_variables]
+    gradients = BackwardPass(model, inputs, labels)()
+    after = [weight.numpy() for weight in model.trainable_variables]
+    for x, y in zip(before, after, strict=True):
+        np.testing.assert_array_equal(x, y)
+    model = build_model(SMALL, method, seed=0)  # with the same draws to come
+    model.set_weights(initial)
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    model.fit(inputs, labels, batch_size=4, shuffle=False, verbose=0)
+    moved = [weight.numpy() for weight in model.trainable_variables]
+    for start, end, gradient in zip(before, moved, gradients, strict=True):
+        np.testing.assert_allclose(start - end, gradient, rtol=1e-3, atol=1e-5)
 
 
 @on_tensorflow

@@ -10,7 +10,6 @@ from attention_sampling.benchmark.cost import device as cost_device
 from attention_sampling.benchmark.cost.figures import draw_costs
 from attention_sampling.benchmark.cost.measurement import Effort, measure_batch
 from attention_sampling.benchmark.cost.rows import format_costs
-from attention_sampling.benchmark.cost.training_step import OPTIMIZER
 from attention_sampling.benchmark.files import write_json
 from attention_sampling.benchmark.processes import available_megabytes
 from attention_sampling.benchmark.tables import Row, save_table
@@ -123,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
         "settings": {
             **effort._asdict(),
             "memory_limit_gb": None if limit is None else round(limit / 1e3, 1),
-            "optimizer": OPTIMIZER,
+            "step": "forward and backward pass",
             "reference": task.reference,
         },
     }

@@ -1,4 +1,4 @@
-"""What a process does that measures the training of one model. TensorFlow only."""
+"""What a process does that measures the passes of one model. TensorFlow only."""
 
 import gc
 import threading
@@ -12,13 +12,13 @@ from attention_sampling.benchmark.cost.device import (
     allow_growth,
     reset_allocator,
 )
-from attention_sampling.benchmark.cost.training_step import TrainingStep, random_pixels
 from attention_sampling.benchmark.processes import (
     peak_megabytes,
     reset_peak,
     resident_megabytes,
     seconds_of,
 )
+from attention_sampling.benchmark.steps import BackwardPass, random_pixels
 from attention_sampling.tasks import Method, Task, build_model
 
 # Steps of a turn, after one that finds what other processes left in the caches.
@@ -34,8 +34,8 @@ class Step(NamedTuple):
         wall: seconds by the clock.
         processor: seconds of all threads of the process.
         peak: megabytes (10^6 bytes), the most that TensorFlow's allocator holds
-            meanwhile, weights, averages of the optimizer and batch included: what the
-            profiler calls peak memory.
+            meanwhile, weights, batch and gradients included: what the profiler calls
+            peak memory.
     """
 
     wall: float
@@ -47,8 +47,8 @@ class Memory(NamedTuple):
     """Megabytes (10^6 bytes) that a training takes.
 
     Attributes:
-        held: that TensorFlow's allocator holds between two steps: weights, averages of
-            the optimizer, and on a CPU the batch.
+        held: that TensorFlow's allocator holds between two steps: weights, and on a CPU
+            the batch.
         resident: the most resident memory of the process during the steps, above that
             before the model was built, with TensorFlow loaded and at work. NaN where
             there is no /proc.
@@ -81,7 +81,7 @@ def prepare(task: Task, method: Method, batch_size: int, warmup: int) -> None:
     resident = resident_megabytes()
     rng = np.random.default_rng(0)
     try:
-        step = TrainingStep(
+        step = BackwardPass(
             build_model(task, method, seed=0),
             [
                 random_pixels(
@@ -132,10 +132,10 @@ def _load_libraries() -> None:
             keras.layers.Dense(2, activation="softmax"),
         ]
     )
-    TrainingStep(model, np.ones((4, 16, 16, 1), "float32"), np.zeros(4, "int32"))()
+    BackwardPass(model, np.ones((4, 16, 16, 1), "float32"), np.zeros(4, "int32"))()
 
 
-def _measure(step: TrainingStep) -> Step:
+def _measure(step: BackwardPass) -> Step:
     reset_allocator()
     return Step(*seconds_of(step), allocated("peak"))
 

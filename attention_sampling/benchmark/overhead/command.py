@@ -7,10 +7,10 @@ from attention_sampling.benchmark import processes
 from attention_sampling.benchmark.circumstances import machine, versions
 from attention_sampling.benchmark.command_line import check_at_least, command_line
 from attention_sampling.benchmark.cost import device as cost_device
-from attention_sampling.benchmark.cost.training_step import OPTIMIZER
 from attention_sampling.benchmark.files import write_json
 from attention_sampling.benchmark.limits_report import Report
 from attention_sampling.benchmark.overhead.steps import measure_overhead
+from attention_sampling.benchmark.steps import OPTIMIZER
 from attention_sampling.benchmark.tables import Row
 from attention_sampling.tasks import TASKS, parse_method
 

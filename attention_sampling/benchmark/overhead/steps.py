@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from attention_sampling.benchmark.cost.training_step import TrainingStep, random_pixels
 from attention_sampling.benchmark.processes import seconds_of
+from attention_sampling.benchmark.steps import TrainingStep, random_pixels
 from attention_sampling.benchmark.tables import Row, at_most
 from attention_sampling.layers.unfold_patches import fold_patches
 from attention_sampling.tasks import Method, Task, build_model
