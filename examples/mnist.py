@@ -50,8 +50,10 @@ SETTINGS = {
     "center": True,
     "feature_scale": 4.0,
 }
+# What the paper does not say is as in the scripts of its authors.
 PAPER_SETTINGS = SETTINGS | {
     "epochs": 500,
+    "batch_size": 128,
     "decay": 0.0,
     "mix": 0.0,
     "estimator": "ordered",
