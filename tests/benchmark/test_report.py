@@ -362,16 +362,13 @@ def test_costs_are_ratios_to_attention_sampling(tmp_path, report_of):
     text = section(report_of(tmp_path), "Colon cancer, 500 x 500 pixels")
     _, _, text = text.partition("cost, ratios to ATS-10")
     assert row(text, "1", "Deep MIL")[3:] == [
-        *("270.0 ms", "1.0 to 2.0 ms", "1,200 MB", "not measured", "27.0", "26.9"),
-        *("30.0", "30.7", "not measured", "memory ratio"),
+        *("27.0", "26.9", "30.0", "30.7", "270.0 ms", "1.0 to 2.0 ms", "1,200 MB"),
+        *("not measured", "not measured", "memory ratio"),
     ]
-    assert row(text, "1", "CNN", "1")[7:] == [
-        *("15.0", "10.4", "not measured", "11.9", "not measured", "")
-    ]
-    assert row(text, "1", "ATS-25")[7:9] == ["2.00", ""]
-    assert row(text, "5", "CNN", "1")[7:] == [
-        *("7.20", "", "not measured", "", "3.00", "")
-    ]
+    assert row(text, "1", "CNN", "1")[3:7] == ["15.0", "10.4", "not measured", "11.9"]
+    assert row(text, "1", "ATS-25")[3:5] == ["2.00", ""]
+    assert row(text, "5", "CNN", "1")[3:7] == ["7.20", "", "not measured", ""]
+    assert row(text, "5", "CNN", "1")[-2:] == ["3.00", ""]
 
 
 def test_reasons_are_given_where_a_cost_was_not_measured(tmp_path, report_of):
@@ -387,7 +384,7 @@ def test_reasons_are_given_where_a_cost_was_not_measured(tmp_path, report_of):
     (line,) = re.findall(r"^- Cost not measured: (.*)$", text, re.M)
     assert {"CNN 1", "ATS-5"} <= set(line.split(", "))
     assert "ATS-10" not in line.split(", ")
-    assert row(text, "1", "CNN")[3:5] == ["not measured", "not measured"]
+    assert row(text, "1", "CNN")[7:9] == ["not measured", "not measured"]
 
 
 def test_costs_at_other_sizes_are_not_those_of_the_paper(tmp_path, report_of):
@@ -397,8 +394,8 @@ def test_costs_at_other_sizes_are_not_those_of_the_paper(tmp_path, report_of):
     page = report_of(tmp_path)
     text = section(page, "Colon cancer, 500 x 500 pixels")
     assert "cost, ratios to ATS-10, views of 50 x 50 pixels**" in text
-    assert row(text, "1", "ATS-10")[2:4] == ["0.1/1", "9.0 ms"]
-    assert row(text, "1", "CNN", "1")[7:9] == ["30.0", ""]
+    assert row(text, "1", "ATS-10")[7] == "9.0 ms"
+    assert row(text, "1", "CNN", "1")[2:5] == ["1", "30.0", ""]
     assert row(text, "ATS-10")[6] == "not measured"
     assert "CNN 1 over ATS-10, time a sample, batch 1" in not_measured(page)
 

@@ -71,14 +71,14 @@ def _cost_cells(
     return [
         ("Method", method_name(method)),
         ("Scale", method_scale(task, method)),
-        ("Time/sample", format_milliseconds(row["ms_per_sample"])),
-        ("Quartiles", _range(format_milliseconds, row, "ms")),
-        ("Memory/sample", format_megabytes(row["allocator_mb_per_sample"])),
-        ("Resident/sample", format_megabytes(row["resident_mb_per_sample"])),
         ("Time ratio", format_ratio(row["time_ratio"])),
         ("paper", format_published(format_ratio, paper_time)),
         ("Memory ratio", format_ratio(row["allocator_ratio"])),
         ("paper", format_published(format_ratio, paper_memory)),
+        ("Time/sample", format_milliseconds(row["ms_per_sample"])),
+        ("Quartiles", _range(format_milliseconds, row, "ms")),
+        ("Memory/sample", format_megabytes(row["allocator_mb_per_sample"])),
+        ("Resident/sample", format_megabytes(row["resident_mb_per_sample"])),
         ("Resident ratio", format_ratio(row["resident_ratio"])),
         ("Short of the paper", ", ".join(short)),
     ]
