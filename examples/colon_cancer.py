@@ -36,9 +36,8 @@ from attention_sampling.tasks import TASKS
 
 TASK = TASKS["colon_cancer"]
 CLASSES = ("without", "epithelial")
-# Of the images to the views, and pixels from one patch of Deep MIL to the next.
+# Of the images to the views.
 SCALE = 5
-GRID_STEP = 10
 
 # For the published images.
 SETTINGS = {
@@ -149,10 +148,7 @@ def load_experiment(arguments, output):
     print(data)
     height, width = data.size
     task = dataclasses.replace(
-        TASK,
-        image_shape=(height, width, 3),
-        view_size=(height // SCALE, width // SCALE),
-        grid_size=(height // GRID_STEP, width // GRID_STEP),
+        TASK.resized(data.size, (height // SCALE, width // SCALE)),
         feature=functools.partial(colon_cancer_features, dropout=arguments.dropout),
     )
     pixels = read_images(data.samples)

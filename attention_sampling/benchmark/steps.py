@@ -66,7 +66,7 @@ class BackwardPass:
     [(4, 2), (2,)]
 
     Reference:
-        Katharopoulos and Fleuret 2019, section 4.1.
+        Katharopoulos and Fleuret 2019, section 4.1.2.
     """
 
     def __init__(self, model: keras.Model, inputs: Any, labels: np.ndarray) -> None:
