@@ -37,13 +37,8 @@ def run_experiment(experiment, arguments, output, argv):
         output: directory of the runs.
         argv: the command line.
     """
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(arguments.dtype_policy)
-    try:
-        with explained(output):
-            Runs(experiment, arguments, output, argv).run()
-    finally:
-        keras.config.set_dtype_policy(policy)
+    with explained(output):
+        Runs(experiment, arguments, output, argv).run()
 
 
 class Runs:

@@ -30,20 +30,25 @@ def build_compiled_model(arguments, task, source, n_train, seed):
         n_train: how many images it will be trained on.
         seed: of weights and draws.
     """
-    keras.backend.clear_session()
+    policy = keras.config.dtype_policy()
+    keras.backend.clear_session()  # which forgets the policy of Keras, too
     keras.utils.set_random_seed(seed)
     keywords = sampling_keywords(arguments)
     if source is not None:
         keywords["source"] = source
-    model = build_model(
-        task,
-        arguments.method,
-        seed=seed,
-        entropy=arguments.entropy,
-        feature_scale=arguments.feature_scale,
-        center=arguments.center,
-        sampling=keywords,
-    )
+    keras.config.set_dtype_policy(arguments.dtype_policy)
+    try:
+        model = build_model(
+            task,
+            arguments.method,
+            seed=seed,
+            entropy=arguments.entropy,
+            feature_scale=arguments.feature_scale,
+            center=arguments.center,
+            sampling=keywords,
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
     model.compile(
         optimizer=_optimizer(arguments, arguments.epochs * _steps(arguments, n_train)),
         loss="sparse_categorical_crossentropy",

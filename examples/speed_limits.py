@@ -14,7 +14,6 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 import numpy as np
 from copied_networks import copy_networks
 from data_identity import describe_data
@@ -143,7 +142,6 @@ def build_task(arguments, size, n_classes):
 
 def profile(experiment, arguments, directory):
     """Measure a few training steps, and say what they cost."""
-    keras.config.set_dtype_policy(arguments.dtype_policy)
     [split] = experiment.splits(arguments.seed)
     n_train, seed = len(split.train.labels), arguments.seed
     model = build_compiled_model(

@@ -81,6 +81,15 @@ def test_trains_runs_and_says_mean_and_standard_error(
         "--mix-epochs=2",
     )
     assert keras.config.dtype_policy().name == "float32"
+    for run in ("run-0", "run-1"):
+        model = keras.saving.load_model(tmp_path / run / "model.keras", compile=False)
+        convolutions = [
+            layer
+            for layer in model._flatten_layers()
+            if isinstance(layer, keras.layers.Conv2D)
+        ]
+        assert convolutions
+        assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
     assert metrics["task"] == "megapixel_mnist"
     assert [(fit["run"], fit["seed"], fit["fold"]) for fit in metrics["fits"]] == [
         (0, 3, None),
