@@ -11,13 +11,14 @@ from experiment_metrics import average_fits, fit_metrics
 from experiment_options import FREE_SETTINGS, experiment_settings
 from experiment_training import build_compiled_model, restore_training, train
 from run_directory import begin_output, check_output
-from run_files import read_json, write_json
+from run_files import read_json
 from run_progress import note_planned_epochs
 from run_settings import check_settings, earlier_epochs
 from script import explained
 
 import attention_sampling as ats
 from attention_sampling.benchmark.circumstances import machine, versions
+from attention_sampling.benchmark.files import write_json
 from attention_sampling.checkpoint import check_model_file
 
 
@@ -165,7 +166,10 @@ class Runs:
             "command": shlex.join(
                 ["python", f"examples/{self.experiment.name}.py", *self.argv]
             ),
-            "settings": self.settings,
+            # Without a path of this machine: the data have a digest.
+            "settings": {
+                name: value for name, value in self.settings.items() if name != "dataset"
+            },
             "versions": versions(),
             "machine": machine(),
             "fits": self.fits,

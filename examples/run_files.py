@@ -1,14 +1,9 @@
-"""JSON and CSV files of a run: written as a whole, and read with errors that name them."""
+"""JSON and CSV files of a run: read with errors that name them, written as a whole."""
 
 import csv
 import json
 
 from attention_sampling.files import replacing
-
-
-def write_json(path, content):
-    with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path):

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from data_identity import describe_data
 from run_directory import begin_output, check_output
-from run_files import read_log, write_json, write_rows
+from run_files import read_log, write_rows
 from run_progress import (
     EpochLog,
     EpochSeconds,
@@ -40,6 +40,7 @@ from slide_networks import POOL, build_model, constant_steps
 
 import attention_sampling as ats
 from attention_sampling.benchmark.circumstances import versions
+from attention_sampling.benchmark.files import write_json
 from attention_sampling.checkpoint import EpochCheckpoint, check_model_file
 from attention_sampling.views import view_dataset
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write what JSON can say, replacing the file as a whole."""
+    """Write what JSON can say, replacing the file as a whole; numbers side by side.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot say.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False)
+    # No text of JSON holds an end of line as it is: these are lists without texts.
+    text = re.sub(
+        r"\[\n\s*([^][{}\"]*?)\n\s*\]",
+        lambda found: "[" + re.sub(r",\s+", ", ", found[1]) + "]",
+        text,
+    )
     with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        part.write_text(text + "\n", "utf-8")

@@ -374,7 +374,7 @@ def test_memory_is_that_of_the_step(monkeypatch):
     cost_process.prepare(task, parse_method("cnn-1"), batch_size=2, warmup=1)
     monkeypatch.setattr(cost_process, "_LONG_SECONDS", np.inf)
     # Held for a moment before the steps, this is none of theirs.
-    tf.raw_ops.Empty(shape=[10**9], dtype=tf.uint8)
+    tf.raw_ops.Empty(shape=[4, 10**9], dtype=tf.uint8)
     steps = cost_process.take_turn()
     memory = cost_process.end()
     assert len(steps) == cost_process.STEPS_A_TURN
@@ -382,7 +382,8 @@ def test_memory_is_that_of_the_step(monkeypatch):
     activation = 2 * 256 * 256 * 32 * 4 / 1e6
     for step in steps:
         assert step.peak - memory.held > 3 * activation
-        assert step.peak < 30 * activation
+        # About 25 of them were needed, in chunks of up to twice what is asked for.
+        assert step.peak < 60 * activation < 4000 / 3
         assert 0 < step.wall < 100
     assert memory.held >= 2 * 512 * 512 * 3 / 1e6
     if not np.isnan(memory.resident):

@@ -91,6 +91,7 @@ def test_trains_runs_and_says_mean_and_standard_error(
         assert convolutions
         assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
     assert metrics["task"] == "megapixel_mnist"
+    assert not any("/" in str(value) for value in metrics["settings"].values())
     assert [(fit["run"], fit["seed"], fit["fold"]) for fit in metrics["fits"]] == [
         (0, 3, None),
         (1, 4, None),
