@@ -14,8 +14,8 @@ from attention_sampling.files import replacing
 class EpochCheckpoint(keras.callbacks.Callback):
     """Save the whole model after every epoch, never leaving a half-written file.
 
-    The file holds the weights, the state of the optimizer and that of the layers'
-    random numbers. It is written under a temporary name and renamed, so that a process
+    The file holds the weights, the state of the optimizer and that of the random numbers
+    of this package's layers; Keras does not save that of its own, such as ``Dropout``. It is written under a temporary name and renamed, so that a process
     killed at any moment leaves the last whole epoch. An epoch whose loss is not finite is
     not saved.
 

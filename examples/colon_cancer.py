@@ -60,6 +60,7 @@ SETTINGS = {
 }
 PAPER_SETTINGS = SETTINGS | {
     "decay": 0.0,
+    "clip": "global",
     "augmentation": "light",
     "entropy": TASK.entropy,
     "estimator": "ordered",

@@ -14,7 +14,7 @@ FREE_SETTINGS = {"epochs", "pictures", "runs"}
 # What does not determine a run, but where it goes, and what is done beside it.
 _NOT_SETTINGS = {"download", "output", "overwrite", "profile", "resume"}
 # Defaults where an experiment has none of its own.
-_DEFAULTS = {"method": parse_method("ats-10")}
+_DEFAULTS = {"method": parse_method("ats-10"), "clip": "weight"}
 
 # Name, type, explanation.
 _TRAINING = (
@@ -85,6 +85,12 @@ def add_options(parser, task, output, variants):
         training.add_argument(
             _option(name), type=kind, help=explanation + describe(name, variants)
         )
+    training.add_argument(
+        "--clip",
+        choices=("weight", "global"),
+        help="at norm 1, the gradient of each weight by itself, or all of them as one "
+        "vector" + describe("clip", variants),
+    )
     sampling = parser.add_argument_group("attention sampling")
     for name, kind, explanation in _SAMPLING:
         sampling.add_argument(
@@ -147,6 +153,7 @@ def describe(name, variants):
 
 def set_defaults(parser, arguments, defaults):
     """Fill in what the command line does not say, and check all of it."""
+    falls = arguments.mix_epochs  # said on the command line
     for name, value in (_DEFAULTS | defaults).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
@@ -162,11 +169,27 @@ def set_defaults(parser, arguments, defaults):
     if arguments.seed + arguments.runs > _SEEDS:
         parser.error(f"--seed of the last run must be below {_SEEDS}")
     try:
-        keras.dtype_policies.get(arguments.dtype_policy)
+        policy = keras.dtype_policies.get(arguments.dtype_policy)
     except ValueError as error:
         parser.error(f"--dtype-policy: {error}")
+    if policy.compute_dtype == "float16":
+        # Keras scales the loss and leaves out steps that overflow: the steps done no
+        # longer tell the epochs done, nor the learning rate.
+        parser.error(
+            f"--dtype-policy {arguments.dtype_policy} leaves out steps that overflow; "
+            "mixed_bfloat16 does not"
+        )
     if arguments.control_variate and arguments.estimator == "ordered":
         parser.error("--estimator ordered needs --no-control-variate")
+    if falls and not arguments.mix:
+        parser.error(
+            f"--mix-epochs {falls} needs --mix above 0: the share that is to fall"
+        )
+    if arguments.method.kind == "u" and arguments.prediction == "top_k":
+        parser.error(
+            "--prediction top_k needs --method ats-N: without attention, no place comes "
+            "before another"
+        )
 
 
 def experiment_settings(arguments):

@@ -168,7 +168,9 @@ class Runs:
             ),
             # Without a path of this machine: the data have a digest.
             "settings": {
-                name: value for name, value in self.settings.items() if name != "dataset"
+                name: value
+                for name, value in self.settings.items()
+                if name != "dataset"
             },
             "versions": versions(),
             "machine": machine(),

@@ -155,10 +155,11 @@ def _optimizer(arguments, steps):
             warmup_target=rate if constant else None,
             warmup_steps=constant,
         )
+    clip = {"global_clipnorm" if arguments.clip == "global" else "clipnorm": 1.0}
     if not arguments.weight_decay:
-        return keras.optimizers.Adam(rate, clipnorm=1.0)
+        return keras.optimizers.Adam(rate, **clip)
     optimizer = keras.optimizers.AdamW(
-        rate, weight_decay=arguments.weight_decay, clipnorm=1.0
+        rate, weight_decay=arguments.weight_decay, **clip
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer

@@ -55,6 +55,7 @@ PAPER_SETTINGS = SETTINGS | {
     "epochs": 500,
     "batch_size": 128,
     "decay": 0.0,
+    "clip": "global",
     "mix": 0.0,
     "estimator": "ordered",
     "control_variate": False,

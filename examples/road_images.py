@@ -89,7 +89,8 @@ def build_augmentation(seed):
     move, stretch, light = map(int, np.random.SeedSequence(seed).generate_state(3))
     layers = [
         keras.layers.RandomTranslation(0.05, 0.05, interpolation="nearest", seed=move),
-        keras.layers.RandomContrast(0.2, value_range=(0, 255), seed=stretch),
+        # One number would mean 1 to 1.2: Keras clips the lower end of (-0.2, 0.2) at 0.
+        keras.layers.RandomContrast((0.2, 0.2), value_range=(0, 255), seed=stretch),
         keras.layers.RandomBrightness(0.1, value_range=(0, 255), seed=light),
     ]
 

@@ -37,6 +37,7 @@ def restore_model(model, directory, steps_per_epoch, epochs):
         ) from error
     model.optimizer.build(model.trainable_variables)  # or its state is not loaded
     model.load_weights(checkpoint)
+    _advance_random_numbers(model)
     done = completed_epochs(model, steps_per_epoch)
     if done > epochs:
         raise ValueError(
@@ -50,6 +51,20 @@ def restore_model(model, directory, steps_per_epoch, epochs):
         )
     print(f"Going on after epoch {done}.")
     return done
+
+
+def _advance_random_numbers(model):
+    """Give layers of Keras, such as Dropout, other random numbers than they have had.
+
+    A file holds the state of those of this package alone.
+    """
+    steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    for state in model.variables:
+        if state.path.endswith("seed_generator_state"):
+            seed, count = keras.ops.convert_to_numpy(state)
+            if not count:  # as built, not loaded
+                # No layer here takes more than a few at a step.
+                state.assign(np.array([seed, 100 * steps], state.dtype))
 
 
 def check_extension(directory, done, epochs, earlier, decay, constant_epochs):

@@ -6,7 +6,13 @@ from run_directory import SETTINGS, holds_run
 from run_files import read_json
 
 # What runs of earlier versions do not say; None where it is not known.
-_ADDED = {"backend": None, "data": None, "decay": 0.25}
+_ADDED = {
+    "backend": None,
+    "clip": "weight",
+    "data": None,
+    "decay": 0.25,
+    "mix_epochs": None,
+}
 
 
 def read_settings(output):

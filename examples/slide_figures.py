@@ -22,12 +22,13 @@ def draw_curve(rows, path):
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     figure.suptitle("Slides, attention sampling, 1 run")
     epochs = range(1, len(rows) + 1)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    names = ("cross_entropy", "accuracy")
+    for axes, name in zip(figure.subplots(1, 2), names, strict=True):
         for prefix, label in (("", "training"), ("val_", "test")):
             values = [row.get(prefix + name) for row in rows]
             if not {None, "", "NA"} & set(values):
                 axes.plot(epochs, list(map(float, values)), ".-", label=label)
-        axes.set(xlabel="epoch", ylabel=name)
+        axes.set(xlabel="epoch", ylabel=name.replace("_", "-"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
     with replacing(path) as part:

@@ -45,7 +45,11 @@ def build_model(arguments, slides, total_steps):
     model.compile(
         optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        metrics=[
+            "accuracy",
+            # Alone: the loss holds the regularizer and the weights of the classes too.
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
+        ],
     )
     return model
 

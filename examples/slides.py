@@ -99,6 +99,13 @@ def parse_arguments(argv=None):
             0.25,
             "share of the training, at its end, over which the learning rate falls to 0",
         ),
+        (
+            "mix_epochs",
+            int,
+            20,
+            "until patches come from the attention alone, and not also from where the "
+            "view shows anything at all",
+        ),
     ):
         training.add_argument(
             f"--{name.replace('_', '-')}",
@@ -121,7 +128,7 @@ def parse_arguments(argv=None):
         "--pictures", type=int, default=6, help="slides to draw (default: %(default)s)"
     )
     arguments = parser.parse_args(argv)
-    for name in ("patch_size", "n_patches", "batch_size", "epochs"):
+    for name in ("patch_size", "n_patches", "batch_size", "epochs", "mix_epochs"):
         if getattr(arguments, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be positive")
     if arguments.view_size < 8 or arguments.view_size % POOL:
@@ -202,7 +209,7 @@ def train(arguments, model, slides, epochs, output):
             keras.callbacks.TerminateOnNaN(),
             EpochLog(output / "log.csv", arguments.epochs),
             EpochCheckpoint(output / "model.keras"),
-            ats.ProposalMix(1.0, 0.0, max(arguments.epochs // 2, 1)),
+            ats.ProposalMix(1.0, 0.0, arguments.mix_epochs),
         ],
         shuffle=False,
         verbose=1 if sys.stdout.isatty() else 2,
@@ -286,7 +293,7 @@ def conclude(arguments, model, slides, settings, output):
         "epochs": len(rows),
         "extended_from": extensions(rows),
         "seconds": sum(float(row["seconds"]) for row in rows),
-        "train_loss": float(rows[-1]["loss"]),
+        "train_loss": float(rows[-1]["cross_entropy"]),
         "n_train": len(slides.train),
         "n_test": len(slides.test),
         "classes": slides.classes,
@@ -295,14 +302,9 @@ def conclude(arguments, model, slides, settings, output):
     }
     if slides.test:
         counts = Counter(slides.labels[number] for number in slides.test)
-        scores = model.evaluate(
-            build_dataset(arguments, slides, slides.test, output),
-            return_dict=True,
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
         metrics |= {
-            "test_accuracy": scores["accuracy"],
-            "test_loss": scores["loss"],
+            "test_accuracy": float(rows[-1]["val_accuracy"]),
+            "test_loss": float(rows[-1]["val_cross_entropy"]),
             "most_frequent_class_accuracy": max(counts.values()) / len(slides.test),
         }
     if not np.isfinite([metrics["train_loss"], metrics.get("test_loss", 0)]).all():

@@ -122,6 +122,11 @@ def build_task(arguments, size, n_classes):
             f"{view_size[1]} x {view_size[0]}"
         )
     strides = tuple(map(int, arguments.block_strides.split(",")))
+    network = {
+        "filters": (32,) * len(strides),
+        "strides": strides,
+        "first_stride": arguments.first_stride,
+    }
     return dataclasses.replace(
         TASKS["speed_limits"],
         image_shape=(*size, 3),
@@ -131,12 +136,9 @@ def build_task(arguments, size, n_classes):
         # As dense as in the paper: four fifths of a patch from one to the next.
         grid_size=tuple(-(-5 * e // (4 * arguments.patch_size)) for e in size),
         feature=functools.partial(
-            residual_features,
-            filters=(32,) * len(strides),
-            strides=strides,
-            first_stride=arguments.first_stride,
-            center=arguments.center,
+            residual_features, **network, center=arguments.center
         ),
+        convolutional=network,
     )
 
 

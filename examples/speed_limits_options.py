@@ -37,6 +37,7 @@ PAPER_SETTINGS = SETTINGS | {
     "epochs": 500,
     "batch_size": 32,
     "decay": 0.0,
+    "clip": "global",
     "entropy": TASK.entropy,
     "estimator": "ordered",
     "center": False,
@@ -140,13 +141,12 @@ def parse_arguments(description, argv=None):
     arguments = parser.parse_args(argv)
     defaults = SETTINGS if arguments.dataset else DRAWN_SETTINGS
     defaults = PAPER_SETTINGS if arguments.paper else defaults
-    if arguments.mix is None and arguments.mix_epochs is not None:
-        # 0 once meant that there is no proposal, and N that there is.
-        if bool(arguments.mix_epochs) != bool(defaults["mix"]):
-            parser.error(
-                f"--mix-epochs {arguments.mix_epochs} needs --mix: 0 to draw from the "
-                "attention alone, more for a proposal"
-            )
+    if arguments.mix is None and arguments.mix_epochs == 0 and defaults["mix"]:
+        # 0 once meant that there is no proposal.
+        parser.error(
+            "--mix-epochs 0 needs --mix: 0 to draw from the attention alone, more for a "
+            "proposal that stays"
+        )
     set_defaults(parser, arguments, defaults)
     for name in ("patch_size", "first_stride"):
         if getattr(arguments, name) <= 0:

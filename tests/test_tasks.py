@@ -342,6 +342,11 @@ def test_methods_that_draw_nothing_have_no_sampling(method):
         build_model(small("colon_cancer"), method, sampling={"replace": True})
 
 
+def test_of_equal_places_none_comes_first():
+    with pytest.raises(ValueError, match="prediction not 'top_k'"):
+        build_model(small("colon_cancer"), "u-3", sampling={"prediction": "top_k"})
+
+
 def test_uniform_draws_have_no_proposal():
     with pytest.raises(ValueError, match="draws every place alike"):
         build_model(

@@ -107,10 +107,12 @@ def _pooled(task, method, seed, entropy, center, sampling):
     strength = task.entropy if entropy is None else entropy
     regularizer = MultinomialEntropy(strength) if strength else None
     if method.kind == "u":
-        if sampling.get("proposal") is not None:
+        top_k = sampling.get("prediction") == "top_k"
+        if top_k or sampling.get("proposal") is not None:
             raise ValueError(
                 f"The method {method} draws every place alike. Expected: sampling "
-                f"without a proposal. Received: sampling={sampling!r}"
+                "without a proposal, and prediction not 'top_k', which would always be "
+                f"the first places. Received: sampling={sampling!r}"
             )
         map_size = attention.compute_output_shape((None, *task.view_shape))[1:]
         attention, regularizer = UniformAttention(map_size), None

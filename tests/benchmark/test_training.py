@@ -153,12 +153,13 @@ def test_runs_are_logged_resumed_and_reported(mnist, tmp_path, capsys):
 
 def test_same_seed_same_log(mnist, tmp_path):
     logs = []
-    for name in ("first", "second"):
+    for name, seed in (("first", "3"), ("second", "3"), ("third", "4")):
         words = command(tmp_path / name, mnist=mnist, epochs=1)
-        benchmark.main([*words, "--methods", "ordered", "--seeds", "3"])
-        (row,) = read_rows(tmp_path / name / "small-ordered-3.csv")
+        benchmark.main([*words, "--methods", "ordered", "--seeds", seed])
+        (row,) = read_rows(tmp_path / name / f"small-ordered-{seed}.csv")
         logs.append({**row, "seconds": None})
     assert logs[0] == logs[1]
+    assert logs[0]["loss"] != logs[2]["loss"]
 
 
 def test_overwrite_does_a_run_again(mnist, tmp_path, capsys):

@@ -304,6 +304,9 @@ def test_training_images_alone_are_changed(example, tissue, augmentation):
 def test_every_epoch_has_its_own_order_and_changes(example, tissue):
     images = load_images(example, tissue, "light").train
     assert len({tuple(read_batches(images, seed)[2]) for seed in range(9)}) > 1
+    dataset = images.batches(("view",), 9, seed=0)
+    orders = {tuple(labels.numpy()) for _ in range(5) for _, labels in dataset}
+    assert len(orders) > 1
     # Of images that are all alike, the changes alone can differ.
     images.pixels = keras.ops.full((9, 80, 80, 3), 128, dtype="uint8")
     dataset = images.batches(("image",), 9, seed=0)
@@ -328,6 +331,20 @@ def test_images_are_mirrored_and_turned(example):
     }
     assert len(expected) == 8
     assert seen == expected
+
+
+def test_contrast_gets_more_or_less_around_the_mean(example):
+    tissue_module = importlib.import_module("stained_tissue")
+    change = tissue_module.Augmentation(brightness=0, contrast=0.2)
+    image = np.full((2, 2, 3), 90, "uint8")
+    image[0] = 150
+    seen = np.array(
+        [tissue_module.augment(image, change, (1, number)) for number in range(40)]
+    ).astype(float)
+    np.testing.assert_allclose(seen.mean(axis=(1, 2, 3)), 120, atol=1)
+    ratios = (seen[:, 0] - seen[:, 1]).mean(axis=(1, 2)) / 60
+    assert 0.78 < ratios.min() < 0.87
+    assert 1.13 < ratios.max() < 1.22
 
 
 def test_a_stain_gets_more_or_less_and_glass_stays(example):
@@ -382,6 +399,7 @@ def test_settings_of_the_paper(example):
         "ordered",
         False,
     )
+    assert arguments.clip == "global"
     assert example.parse_arguments([]).folds == 5
 
 

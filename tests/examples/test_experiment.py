@@ -11,6 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+import attention_sampling as ats
+from attention_sampling.checkpoint import EpochCheckpoint
+from attention_sampling.layers.activity_regularizer import ActivityRegularizer
 from attention_sampling.tasks import TASKS
 
 if keras.backend.backend() != "tensorflow":
@@ -198,6 +201,7 @@ def test_options_are_filled_with_the_defaults(parse, load):
         "runs": 1,
         "seed": 0,
         "pictures": 8,
+        "clip": "weight",
         "backend": "tensorflow",
     }
     json.dumps(settings, allow_nan=False)
@@ -224,12 +228,25 @@ def test_help_says_defaults_and_where_others_hold(load):
         ("--method=ats", "No such method. Expected: ats-N"),
         ("--dtype-policy=float3", "--dtype-policy"),
         ("--estimator=ordered", "--estimator ordered needs --no-control-variate"),
+        ("--dtype-policy=mixed_float16", "leaves out steps that overflow; mixed_bf"),
+        ("--clip=none", "--clip: invalid choice"),
     ],
 )
 def test_options_out_of_range_are_refused(parse, capsys, argument, message):
     with pytest.raises(SystemExit):
         parse(argument)
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_options_that_would_do_nothing_are_refused(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("--mix=0", "--mix-epochs=4")
+    assert "--mix-epochs needs --mix" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse("--method=u-3", "--prediction=top_k")
+    assert "--prediction top_k needs --method ats-N" in capsys.readouterr().err
+    # A default is nothing that anybody asked for.
+    assert parse("--mix=0", mix_epochs=4).mix == 0
 
 
 @pytest.mark.parametrize(
@@ -248,6 +265,110 @@ def test_each_method_gets_the_keywords_it_takes(parse, load, argv, expected):
     assert "proposal" not in load("experiment_options").sampling_keywords(
         parse(*argv, "--mix=0")
     )
+
+
+def find(model, kind):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+
+
+def test_options_reach_the_model(parse, load):
+    build = load("experiment_training").build_compiled_model
+    task = TASKS["colon_cancer"].resized((80, 80), (16, 16))
+    argv = ["--method=ats-3", "--decay=0", "--prediction=top_k", "--clip=global"]
+    argv += ["--mix=0.3", "--entropy=0.25", "--feature-scale=3", "--weight-decay=0.5"]
+    model = build(parse(*argv), task, None, 8, seed=5)
+    [sample], [expect] = find(model, ats.SamplePatches), find(model, ats.Expectation)
+    assert (sample.n_patches, sample.seed, sample.prediction) == (3, 5, "top_k")
+    assert sample.proposal_mix == 0.3
+    assert (expect.estimator, expect.control_variate) == ("unordered", True)
+    [regularizer] = find(model, ActivityRegularizer)
+    assert regularizer.regularizer.strength == 0.25
+    assert [layer.scale for layer in model.layers if is_scaling(layer)] == [3]
+    assert len(find(model, keras.layers.BatchNormalization)) == 1
+    optimizer = model.optimizer
+    assert (optimizer.weight_decay, optimizer.global_clipnorm) == (0.5, 1)
+    assert find(model, keras.layers.Conv2D)[0].compute_dtype == "float32"
+    # And what is the other way round.
+    argv = ["--method=ats-3", "--no-control-variate", "--estimator=ordered"]
+    argv += ["--no-center", "--mix=0", "--entropy=0", "--feature-scale=1"]
+    argv += ["--dtype-policy=mixed_bfloat16"]
+    model = build(parse(*argv), task, None, 8, seed=5)
+    [sample], [expect] = find(model, ats.SamplePatches), find(model, ats.Expectation)
+    assert (sample.prediction, sample.has_proposal) == ("sample", False)
+    assert (expect.estimator, expect.control_variate) == ("ordered", False)
+    assert not find(model, ActivityRegularizer)
+    assert not any(map(is_scaling, model.layers))
+    assert not find(model, keras.layers.BatchNormalization)
+    assert (model.optimizer.clipnorm, model.optimizer.global_clipnorm) == (1, None)
+    assert find(model, keras.layers.Conv2D)[0].compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def is_scaling(layer):
+    return isinstance(layer, keras.layers.Rescaling)
+
+
+def test_weights_are_those_of_the_seed(parse, load):
+    build = load("experiment_training").build_compiled_model
+    task = TASKS["colon_cancer"].resized((80, 80), (16, 16))
+    first, again, other = (
+        build(parse("--method=ats-3"), task, None, 8, seed).get_weights()
+        for seed in (5, 5, 6)
+    )
+    for x, y in zip(first, again, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert any((x != y).any() for x, y in zip(first, other, strict=True))
+
+
+class Part:
+    """Images that say how they were asked for."""
+
+    def __init__(self, name, labels):
+        self.name, self.labels = name, labels
+
+    def batches(self, *arguments):
+        return (self.name, *arguments)
+
+
+class FitRecorder:
+    """A model that keeps what it is trained with."""
+
+    def fit(self, data, **keywords):
+        self.data, self.keywords = data, keywords
+
+
+def test_training_is_as_the_options_say(parse, load, tmp_path):
+    train = load("experiment_training").train
+    split = load("experiment").Split(Part("train", [0, 0, 0, 1]), Part("test", [1]))
+    arguments = parse("--method=ats-3", "--mix=0.8", "--mix-epochs=4", "--epochs=9")
+    orders = []
+    for done, balanced in ((0, True), (2, False)):
+        model = FitRecorder()
+        train(arguments, model, split, tmp_path, done, (7, 1), balanced)
+        name, inputs, batch_size, order = model.data
+        assert (name, inputs, batch_size) == ("train", ("view", "image"), 4)
+        orders.append(order)
+        keywords = model.keywords
+        assert keywords["validation_data"] == ("test", ("view", "image"), 4)
+        assert (keywords["initial_epoch"], keywords["epochs"]) == (done, 9)
+        weights = {0: pytest.approx(2 / 3), 1: 2} if balanced else None
+        assert keywords["class_weight"] == weights
+        [mix] = (
+            one for one in keywords["callbacks"] if isinstance(one, ats.ProposalMix)
+        )
+        assert (mix.mix(0), mix.mix(2), mix.mix(9)) == (0.8, 0.4, 0)
+        [file] = (
+            one.path
+            for one in keywords["callbacks"]
+            if isinstance(one, EpochCheckpoint)
+        )
+        assert file == tmp_path / "model.keras"
+    assert orders[0] != orders[1]
+    train(arguments, model, split, tmp_path, 0, (8, 1))
+    assert model.data[3] != orders[0]
+    model = FitRecorder()
+    train(arguments, model, split, tmp_path, 9, (7, 1))
+    assert not hasattr(model, "data")
 
 
 def test_optimizer_is_as_the_options_say(parse, load):
@@ -286,8 +407,8 @@ def test_mix_falls_only_where_it_is_to(parse, load):
     callbacks = load("experiment_training")._mix_callbacks
     [callback] = callbacks(parse("--mix=0.8", "--mix-epochs=4"))
     assert (callback.mix(0), callback.mix(2), callback.mix(9)) == (0.8, 0.4, 0)
-    for argv in (["--mix=0.8"], ["--mix=0", "--mix-epochs=4"]):
-        assert callbacks(parse(*argv)) == []
+    assert callbacks(parse("--mix=0.8")) == []
+    assert callbacks(parse("--mix=0", mix_epochs=4)) == []
     assert callbacks(parse("--method=u-3", "--mix-epochs=4")) == []
 
 

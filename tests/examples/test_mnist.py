@@ -226,6 +226,7 @@ def test_settings_of_the_paper(example):
     )
     assert arguments.feature_scale == 1
     assert not arguments.control_variate
+    assert arguments.clip == "global"
 
 
 def test_a_run_goes_on_with_the_same_images_alone(example, eager, digits, tmp_path):

@@ -2,12 +2,14 @@
 
 import importlib
 import json
+import types
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from attention_sampling import SamplePatches
 from attention_sampling.checkpoint import save_model
 
 if keras.backend.backend() != "tensorflow":
@@ -93,13 +95,53 @@ def test_what_earlier_versions_do_not_say_is_not_compared(tmp_path):
 
 def test_a_model_goes_on_where_it_was(progress, trained, capsys):
     make, directory = trained
-    model = make()
+    model, saved = make(), keras.saving.load_model(directory / "model.keras")
     assert progress.restore_model(model, directory, 2, 3) == 2
     assert int(model.optimizer.iterations) == 4
+    for one, other in ((model, saved), (model.optimizer, saved.optimizer)):
+        for x, y in zip(one.variables, other.variables, strict=True):
+            np.testing.assert_array_equal(x.numpy(), y.numpy(), x.path)
     assert "Going on after epoch 2." in capsys.readouterr().out
     with pytest.raises(ValueError, match="has 2 epochs already"):
         progress.restore_model(make(), directory, 2, 1)
     assert progress.restore_model(make(), directory / "none", 2, 1) == 0
+
+
+def test_random_numbers_do_not_come_again(progress, tmp_path):
+    """Keras saves no random state of its own layers: from where they began, again."""
+
+    def make():
+        model = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+        )
+        model.compile("adam", "mse")
+        return model
+
+    def count(model):
+        return int(model.layers[0].seed_generator.state.numpy()[1])
+
+    model = make()
+    log = progress.EpochLog(tmp_path / "log.csv", 2)
+    x = np.ones((4, 3), "float32")
+    model.fit(x, x[:, :1], 2, epochs=2, verbose=0, callbacks=[log])
+    save_model(model, tmp_path / "model.keras")
+    assert count(model) == 4
+    restored = make()
+    progress.restore_model(restored, tmp_path, 2, 2)
+    assert count(restored) >= 4
+    # What was loaded stays.
+    images = keras.ops.zeros((1, 8, 8, 1))
+    sample = SamplePatches(2, 3, seed=0)
+    sample([images, images, keras.ops.full((1, 8, 8), 1 / 64)])
+    before = sample.seed_generator.state.numpy()
+    progress._advance_random_numbers(FakeModel(sample, steps=7))
+    np.testing.assert_array_equal(sample.seed_generator.state.numpy(), before)
+
+
+class FakeModel:
+    def __init__(self, layer, steps):
+        self.variables = layer.variables
+        self.optimizer = types.SimpleNamespace(iterations=np.array(steps))
 
 
 def test_damaged_files_are_named(progress, trained):

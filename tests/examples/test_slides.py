@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attention_sampling import SamplePatches
 from attention_sampling.data import open_source
 from attention_sampling.datasets.drawn_slides import write_drawn_slides
 
@@ -100,6 +101,14 @@ def test_trains_resumes_and_leaves_scores_log_model_and_pictures(finished):
     assert metrics["n_test"] == 3
     assert metrics["most_frequent_class_accuracy"] == pytest.approx(1 / 3)
     assert metrics["settings"]["view_size"] == 64
+    last = read_rows(output / "log.csv")[-1]
+    for name, column in (
+        ("train_loss", "cross_entropy"),
+        ("test_loss", "val_cross_entropy"),
+        ("test_accuracy", "val_accuracy"),
+    ):
+        assert metrics[name] == float(last[column])
+    assert last["loss"] != last["cross_entropy"]
     assert [row["epoch"] for row in read_rows(output / "log.csv")] == ["0", "1"]
     pictures = sorted((output / "pictures").iterdir())
     assert len(pictures) == 2
@@ -110,6 +119,11 @@ def test_trains_resumes_and_leaves_scores_log_model_and_pictures(finished):
     assert not list(output.rglob("*part*"))
     model = keras.saving.load_model(output / "model.keras")
     assert int(model.optimizer.iterations) == 2 * 2
+    (sample,) = (
+        layer for layer in model._flatten_layers() if isinstance(layer, SamplePatches)
+    )
+    # As the first epoch was begun with, however many were to follow.
+    assert float(sample.mix) == pytest.approx(1 - 1 / 20)
 
 
 def test_an_image_that_breaks_in_training_is_one_line(data, tmp_path):

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from attention_sampling.datasets.road_scenes import write_road_scenes
-from attention_sampling.tasks import TASKS
+from attention_sampling.tasks import TASKS, build_model
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip(
@@ -302,6 +302,7 @@ def test_settings_are_those_of_scenes_photographs_or_the_paper(example):
     assert (str(photographs.method), photographs.mix) == ("ats-5", 0)
     paper = parse(example, ["--dataset=x", "--paper"])
     assert (paper.mix, paper.estimator, paper.center) == (0, "ordered", False)
+    assert (paper.clip, photographs.clip) == ("global", "weight")
     # Of the paper's images they make the task of the paper.
     task, published = example.build_task(paper, (960, 1280), 4), TASKS["speed_limits"]
     for name in ("image_shape", "view_size", "patch_size", "grid_size", "n_classes"):
@@ -426,14 +427,49 @@ def test_every_method_takes_the_batches(example, scenes, tmp_path, method):
     assert labels.dtype == "int32"
 
 
+@pytest.mark.parametrize(
+    "more", [[], ["--dataset=x"], ["--block-strides=1,2", "--first-stride=4"]]
+)
+def test_the_network_on_whole_images_is_that_on_patches(example, more):
+    arguments = parse(example, more)
+    task = example.build_task(arguments, (240, 320), 4)
+    patches = build_model(task, "ats-5").get_layer("feature")
+    whole = build_model(task, "cnn-0.5").get_layer("cnn")
+    strides, kernels = zip(
+        *(
+            [
+                [layer.strides for layer in network.layers if is_convolution(layer)],
+                [
+                    layer.kernel.shape
+                    for layer in network.layers
+                    if is_convolution(layer)
+                ],
+            ]
+            for network in (patches, whole)
+        ),
+        strict=True,
+    )
+    assert strides[0] == strides[1]
+    assert kernels[0] == kernels[1]
+    assert strides[0][0] == (arguments.first_stride,) * 2
+
+
+def is_convolution(layer):
+    return isinstance(layer, keras.layers.Conv2D)
+
+
 def test_augmentations_are_independent(example):
     augment = importlib.import_module("road_images").build_augmentation(0)
     grey = np.full((8, 8, 3), 100, "float32")
     grey[:4] = 140
     images = np.stack([np.asarray(augment(grey)) for _ in range(60)])
     contrast, light = images.std(axis=(1, 2, 3)), images.mean(axis=(1, 2, 3))
-    assert contrast.std() > 1
-    assert light.std() > 5
+    stretch = contrast / 20  # grey levels from the mean
+    assert 0.79 < stretch.min() < 0.87
+    assert 1.13 < stretch.max() < 1.21
+    shift = (light - 120) / 255
+    assert -0.11 < shift.min() < -0.05
+    assert 0.05 < shift.max() < 0.11
     assert abs(np.corrcoef(contrast, light)[0, 1]) < 0.5
 
 
