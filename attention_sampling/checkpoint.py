@@ -16,8 +16,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     The file holds the weights, the state of the optimizer and that of the random numbers
     of this package's layers; Keras does not save that of its own, such as ``Dropout``. It is written under a temporary name and renamed, so that a process
-    killed at any moment leaves the last whole epoch. An epoch whose loss is not finite is
-    not saved.
+    killed at any moment leaves the last whole epoch. An epoch that ends with a loss or a
+    weight that is not finite is not saved: the last good one stays.
 
     Args:
         path: the ``.keras`` file to write.
@@ -41,7 +41,11 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Replace the file by the model as it is now, unless the training diverged."""
-        if np.isfinite((logs or {}).get("loss", 0.0)):
+        logs = logs or {}
+        losses = [logs[name] for name in ("loss", "val_loss") if name in logs]
+        # The loss is that before the last step, which may have broken the weights.
+        values = [*losses, *self.model.get_weights()]
+        if all(np.isfinite(np.asarray(value, "float32")).all() for value in values):
             save_model(self.model, self.path)
 
 
@@ -65,8 +69,17 @@ def completed_epochs(model: keras.Model, steps_per_epoch: int) -> int:
 
     Raises:
         ValueError: the model was not saved at the end of an epoch of that length, so
-            that it was trained with other data or another batch size.
+            that it was trained with other data or another batch size; or its optimizer
+            scales the loss, as under ``mixed_float16``, and does not count the steps that
+            overflow.
     """
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Steps that overflow are left out under mixed_float16, so that the steps done "
+            "do not tell the epochs done. Expected: another dtype policy, such as "
+            "mixed_bfloat16, or a count of the epochs of your own. "
+            "Received: a LossScaleOptimizer"
+        )
     steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
     epochs, rest = divmod(steps, steps_per_epoch)
     if rest:

@@ -69,8 +69,8 @@ def attention_sampling(
         proposal: layer, model or callable from views to a saliency (batch, any height,
             any width), such as ``LocalContrast()``. In training, cells are then drawn
             where there is attention and saliency too, and the weights correct for it:
-            sooner off the plateau where most of an image is empty. It is not trained
-            itself. None draws from the attention.
+            sooner off the plateau where most of an image is empty. No gradient reaches it:
+            set ``trainable = False`` on one with weights. None draws from the attention.
         proposal_mix: share of the saliency, from 0 to 1; the callback ``ProposalMix``
             changes it while training.
         self_normalize: with a proposal, divide by the sum of the weights: little bias for

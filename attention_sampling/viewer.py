@@ -46,16 +46,25 @@ def attention_viewer(model: keras.Model) -> keras.Model:
             f"Received: {len(layers)} SamplePatches layers in {model.name!r}"
         )
     patches, sampled_attention, *_, origins = layers[0].output
+    attention = layers[0].input[2]
+    if layers[0].use_logits:
+        attention = _softmax_of_maps(ops.cast(attention, "float32"))
     return keras.Model(
         model.inputs,
         {
             "prediction": model.output,
-            "attention": layers[0].input[2],
+            "attention": attention,
             "patches": patches,
             "sampled_attention": sampled_attention,
             "origins": origins,
         },
     )
+
+
+def _softmax_of_maps(scores: Any) -> Any:
+    # ops.softmax takes two axes of arrays only, not of symbolic tensors.
+    attention = ops.exp(scores - ops.max(scores, axis=(1, 2), keepdims=True))
+    return attention / ops.sum(attention, axis=(1, 2), keepdims=True)
 
 
 def weigh_patches(

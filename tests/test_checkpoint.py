@@ -32,6 +32,32 @@ def test_a_loaded_checkpoint_goes_on_where_the_run_was(model, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
 
 
+@pytest.mark.parametrize("broken", ["loss", "val_loss", "weights"])
+def test_what_is_not_finite_replaces_nothing(model, tmp_path, broken):
+    path = tmp_path / "model.keras"
+    checkpoint = EpochCheckpoint(path)
+    checkpoint.set_model(model)
+    logs = {"loss": 0.5, "val_loss": 0.5, "accuracy": float("nan")}
+    checkpoint.on_epoch_end(0, logs)
+    before = path.read_bytes()
+    if broken == "weights":
+        model.set_weights([np.full((3, 1), np.inf), np.zeros(1)])
+    else:
+        model.set_weights([np.ones((3, 1)), np.ones(1)])
+        logs[broken] = float("nan")
+    checkpoint.on_epoch_end(1, logs)
+    assert path.read_bytes() == before
+    model.set_weights([np.ones((3, 1)), np.ones(1)])
+    checkpoint.on_epoch_end(2, {"loss": 0.1})
+    assert path.read_bytes() != before
+
+
+def test_epochs_with_steps_left_out_are_not_told(model):
+    model.optimizer = keras.optimizers.LossScaleOptimizer(model.optimizer)
+    with pytest.raises(ValueError, match="left out under mixed_float16"):
+        completed_epochs(model, steps_per_epoch=3)
+
+
 def test_an_untrained_model_has_no_epochs(model):
     assert completed_epochs(model, steps_per_epoch=3) == 0
 

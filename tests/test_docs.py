@@ -33,6 +33,7 @@ def python_blocks(page):
         "docs/quickstart.rst",
         "docs/how_it_works.rst",
         "docs/estimators.rst",
+        "docs/experiments.rst",
         "docs/large_images.rst",
         "docs/coming_from_ats.rst",
     ],

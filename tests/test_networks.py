@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from attention_sampling import windows
 from attention_sampling.networks import (
     SPEED_LIMITS_RECEPTIVE_FIELD,
     colon_cancer_attention,
@@ -47,6 +48,16 @@ def test_a_cell_sees_the_place_its_window_is_centred_on(attention_network, rng):
     differing = np.argwhere(before != after)
     assert [3, 5] in differing.tolist()
     assert np.abs(differing - [3, 5]).max() <= 1
+    origins = windows.window_origins(
+        ops.array([[3 * 8 + 5]]),
+        (8, 8),
+        (72, 72),
+        (72, 72),
+        (16, 16),
+        SPEED_LIMITS_RECEPTIVE_FIELD,
+    )
+    # The window is in the middle of what was changed.
+    assert ops.convert_to_numpy(origins).tolist() == [[[24, 40]]]
 
 
 def test_features_have_unit_norm(rng):

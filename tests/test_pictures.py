@@ -5,7 +5,12 @@ import reference
 from keras import ops
 from PIL import Image
 
-from attention_sampling import LocalContrast, SampleSoftmax, attention_sampling
+from attention_sampling import (
+    LocalContrast,
+    SamplePatches,
+    SampleSoftmax,
+    attention_sampling,
+)
 from attention_sampling.baselines import deep_mil
 from attention_sampling.pictures import (
     draw_attention,
@@ -65,6 +70,24 @@ def test_viewer_shows_what_the_prediction_was_made_from(arguments, rng):
     ]
     kernel, bias = map(ops.convert_to_numpy, model.layers[-1].weights)
     np.testing.assert_allclose(seen["prediction"], features @ kernel + bias, rtol=1e-4)
+
+
+def test_viewer_shows_probabilities_where_the_network_gives_scores(rng):
+    x_low, x_high = keras.Input((8, 9, 1)), keras.Input((80, 90, 1), dtype="uint8")
+    scores = keras.layers.Conv2D(1, 3, padding="same")(x_low)
+    patches, *_ = SamplePatches(4, 5, use_logits=True, return_origins=True)(
+        [x_low, x_high, keras.layers.Reshape((8, 9))(scores)]
+    )
+    model = keras.Model([x_low, x_high], patches)
+    views = rng.normal(size=(2, 8, 9, 1)).astype("float32")
+    images = np.zeros((2, 80, 90, 1), "uint8")
+    seen = attention_viewer(model).predict_on_batch([views, images])
+    attention = seen["attention"]
+    assert attention.shape == (2, 8, 9)
+    np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
+    for drawn, all_of_them in zip(seen["sampled_attention"], attention, strict=True):
+        distances = np.abs(drawn[:, None] - all_of_them.ravel())
+        assert distances.min(axis=1).max() < 1e-6
 
 
 def test_viewer_needs_one_sampling_layer():

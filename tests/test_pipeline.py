@@ -801,10 +801,12 @@ class TestMetrics:
             )}  # fmt: skip
             np.testing.assert_allclose(of["attention_entropy"], np.log(4), rtol=1e-5)
             np.testing.assert_allclose(of["drawn_mass"], 0.5, rtol=1e-5)
-            drawn_elsewhere = "proposal" in arguments and not prefix
-            if not drawn_elsewhere:
-                np.testing.assert_allclose(of["effective_sample_size"], 2, rtol=1e-5)
-            assert np.all(np.array(of["effective_sample_size"]) <= 2 + 1e-4)
+            sizes = np.array(of["effective_sample_size"])
+            if "proposal" in arguments and not prefix:
+                # Flat attention, drawn where there is contrast: weights differ.
+                assert np.all((sizes >= 1 - 1e-4) & (sizes < 2 - 1e-3))
+            else:
+                np.testing.assert_allclose(sizes, 2, rtol=1e-5)
 
     def test_are_off_by_default(self):
         assert model_of().metrics == []

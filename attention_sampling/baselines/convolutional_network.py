@@ -14,6 +14,7 @@ def convolutional_network(
     filters: Sequence[int] = (32, 32, 32),
     strides: Sequence[int] = (2, 2, 2),
     first_stride: int = 1,
+    dtype: str = "uint8",
     name: str = "cnn",
 ) -> keras.Model:
     """Build a residual network that looks at a whole image, made smaller or not.
@@ -29,11 +30,13 @@ def convolutional_network(
         strides: stride of each residual block.
         first_stride: stride of the convolution before the blocks; 2 leaves a quarter of
             the pixels, and of the memory, to all that follows.
+        dtype: of the images. Keras converts those of another one to it: floats to uint8
+            lose their fractions.
         name: name of the model.
 
     Returns:
-        Model from images (batch, height, width, channels), uint8 or any other dtype, to
-        features (batch, filters[-1]), their norm as it is.
+        Model from images (batch, height, width, channels) of that dtype to features
+        (batch, filters[-1]), their norm as it is.
 
     Raises:
         ValueError: ``scale`` out of range, or other numbers of filters and of strides.
@@ -48,7 +51,7 @@ def convolutional_network(
         Katharopoulos and Fleuret 2019, section 4.1.1; He et al. 2016, *Identity mappings
         in deep residual networks*.
     """
-    image = keras.Input(image_shape, dtype="uint8")
+    image = keras.Input(image_shape, dtype=dtype)
     x = image if scale == 1 else AreaDownsampling(scale)(image)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
     x = networks.residual_stack(x, filters, strides, first_stride)

@@ -76,6 +76,8 @@ def decode_image(path: str) -> npt.NDArray[Any]:
         elif _is_deep_colour(header, image_format):
             imagecodecs = import_library("imagecodecs", extra="tiff")
             pixels = imagecodecs.png_decode(Path(path).read_bytes())
+            # A colour that counts as transparent comes as a channel that no other has.
+            pixels = pixels[..., :channels]
         else:
             pixels = np.asarray(header if header.mode == mode else header.convert(mode))
     return pixels.astype(dtype, copy=False).reshape(size)

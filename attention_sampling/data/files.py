@@ -57,6 +57,17 @@ class _Place:
     image: Image
 
 
+# What of a source's state tells nothing about the pixels of one of its images.
+_OF_NO_EFFECT = {
+    "_cache_bytes",
+    "_max_open",
+    "_names",
+    "_places",
+    "_skipped",
+    "_threads",
+}
+
+
 class FileSource(Source):
     """A source over files, each of one or several images.
 
@@ -122,6 +133,12 @@ class FileSource(Source):
         state = super().__getstate__()
         del state["_cache"]
         return state
+
+    def _reading(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return what, beside its file, decides what the pixels of an image are."""
+        state = self.__getstate__()
+        options = [(k, repr(state[k])) for k in sorted(state.keys() - _OF_NO_EFFECT)]
+        return type(self).__qualname__, options
 
     @abc.abstractmethod
     def _open(self, path: str) -> Any:

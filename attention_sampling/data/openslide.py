@@ -31,7 +31,7 @@ class OpenSlideSource(FileSource):
 
     Windows are exact at full resolution. Views are averaged from smaller levels; where
     a level is not smaller by a whole factor, openslide interpolates, and the view is off
-    by less than a pixel of full resolution.
+    by less than a pixel of that level, which is half of its own at most.
 
     Some formats spread a slide over several files (MRXS, VMS, DICOM): give the one that
     openslide asks for, and openslide finds the others. Only that one is watched for

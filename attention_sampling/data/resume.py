@@ -109,6 +109,6 @@ def _mark(source: Source, index: int, settings: tuple[object, ...]) -> str | Non
         status = os.stat(source.paths[index])
     except OSError:  # reading will tell
         return None
-    kind = (*source.shape(index), source.dtype.str)
+    kind = (source._reading(), *source.shape(index), source.dtype.str)
     file = (source._where(index), status.st_size, status.st_mtime_ns)
     return hashlib.sha256(repr((file, kind, settings)).encode()).hexdigest()

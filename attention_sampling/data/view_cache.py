@@ -18,15 +18,6 @@ View = npt.NDArray[np.float32]
 
 # To be raised when views are made in another way: what was kept before is stale then.
 _VERSION = 1
-# What of a source's state tells nothing about the pixels of one of its images.
-_OF_NO_EFFECT = {
-    "_cache_bytes",
-    "_max_open",
-    "_names",
-    "_places",
-    "_skipped",
-    "_threads",
-}
 
 
 def view_reader(
@@ -112,10 +103,7 @@ class DiskViews:
                 f"cache={os.fspath(directory)!r}, source={source!r}"
             )
         self._source, self._size, self._directory = source, size, Path(directory)
-        state = source.__getstate__()
-        self._options = [
-            (k, repr(state[k])) for k in sorted(state.keys() - _OF_NO_EFFECT)
-        ]
+        self._reading = source._reading()
         self._warned = False
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -137,8 +125,7 @@ class DiskViews:
     def _describe(self, index: int) -> tuple[Path, str]:
         """Return where a view is kept, and what it must have been made of."""
         place = self._source._places[index]
-        kind, key = type(self._source).__qualname__, place.image.key
-        identity = json.dumps((kind, self._options, place.path, key, self._size))
+        identity = json.dumps((*self._reading, place.path, place.image.key, self._size))
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
         levels = place.image.levels
         origin = json.dumps((_VERSION, identity, place.signature, levels))

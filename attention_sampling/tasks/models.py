@@ -33,11 +33,11 @@ def build_model(
         method: as ``parse_method`` gives it, or its text.
         seed: of the draws; None for a random one. Weights are Keras' own business.
         entropy: strength of the entropy regularizer of the attention, 0 for none; None
-            for that of the task. "u" has none.
+            for that of the task. Of "ats": the others have none.
         feature_scale: factor of the feature before the classifier, of "ats", "u" and
             "deep-mil". Features of unit norm, averaged, move the logits little.
-        center: batch-normalize the features before they get unit norm, as
-            ``residual_features`` always does.
+        center: batch-normalize the features before they get unit norm, of "ats", "u" and
+            "deep-mil".
         sampling: further keywords of ``attention_sampling()``, of "ats" and "u". With
             ``source`` the images stay on disk.
 

@@ -22,6 +22,7 @@ from attention_sampling.data import (
     hdf5_file,
     hdf5_writer,
     open_source,
+    resume,
 )
 from attention_sampling.data import convert as command
 from attention_sampling.data.convert import convert
@@ -400,7 +401,7 @@ import sys, time
 from attention_sampling.data import HDF5Source, hdf5_file
 from attention_sampling.data.convert import convert
 
-class Slow(HDF5Source):
+class Counted(HDF5Source):  # the name, too, tells how pixels are read
     def _read_from(self, opened, image, level, origin, size):
         if "2.h5" in opened.file.filename and origin[0] > 0:
             print("in the middle", flush=True)
@@ -410,7 +411,7 @@ class Slow(HDF5Source):
 hdf5_file._FLUSH = 1
 from attention_sampling.data import hdf5_writer
 hdf5_writer._WINDOW = 2**14
-convert(Slow(sys.argv[2:]), sys.argv[1], chunk=64, progress=False)
+convert(Counted(sys.argv[2:]), sys.argv[1], chunk=64, progress=False)
 """
 
 
@@ -459,7 +460,7 @@ def again(killed, tmp_path):
         change(part)
         files = sorted((killed / "in").iterdir())
         with Counted(files) as source:
-            source.asked = set()
+            Counted.asked = set()  # of the class: a source is told by its state
             convert(
                 source, tmp_path / "a.h5", progress=False, **{"chunk": 64, **keywords}
             )
@@ -522,6 +523,20 @@ def test_broken_part_file_is_made_anew(again, change, asked):
 @pytest.mark.parametrize("keywords", [{"chunk": 32}, {"compression": "lzf"}])
 def test_other_settings_begin_anew(again, keywords):
     assert again(**keywords) == ["0.h5", "1.h5", "2.h5", "3.h5"]
+
+
+def test_other_pixels_of_the_same_file_begin_anew(tmp_path):
+    """What was finished of one dataset of a file is not taken for another of it."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["stained"] = np.full((40, 50, 1), 7, "uint8")
+        file["mask"] = np.full((40, 50, 1), 200, "uint8")
+    marks = []
+    for dataset in ("stained", "mask", "mask"):
+        with HDF5Source(
+            tmp_path / "a.h5", dataset=dataset, threads=len(marks) + 1
+        ) as a:
+            marks.append(resume._mark(a, 0, (64,)))
+    assert marks[0] != marks[1] == marks[2]
 
 
 def test_part_file_of_another_name_is_left_alone(small, tmp_path):

@@ -119,6 +119,20 @@ def test_modes_of_png(tmp_path, picture, mode, keywords, expected):
         np.testing.assert_array_equal(read_all(source), converted)
 
 
+def test_a_transparent_colour_in_a_deep_png_is_a_colour(tmp_path, rng):
+    pixels = rng.integers(0, 2**16, (4, 5, 3), dtype="uint16")
+    data = imagecodecs.png_encode(pixels)
+    place = data.index(b"IDAT") - 4
+    body = b"tRNS" + pixels[0, 0].astype(">u2").tobytes()
+    part = (6).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    path = tmp_path / "deep.png"
+    path.write_bytes(data[:place] + part + data[place:])
+    assert imagecodecs.png_decode(path.read_bytes()).shape == (4, 5, 4)
+    with ImageFilesSource(path) as source:
+        assert source.shape(0) == (4, 5, 3)
+        np.testing.assert_array_equal(read_all(source), pixels)
+
+
 def test_orientation_in_exif_is_not_applied(tmp_path, picture):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
