@@ -14,10 +14,11 @@ from attention_sampling.files import replacing
 class EpochCheckpoint(keras.callbacks.Callback):
     """Save the whole model after every epoch, never leaving a half-written file.
 
-    The file holds the weights, the state of the optimizer and that of the random numbers
-    of this package's layers; Keras does not save that of its own, such as ``Dropout``. It is written under a temporary name and renamed, so that a process
-    killed at any moment leaves the last whole epoch. An epoch that ends with a loss or a
-    weight that is not finite is not saved: the last good one stays.
+    The file holds the weights, the state of the optimizer and that of the draws of this
+    package's layers; Keras does not save that of its own, such as ``Dropout``. It is
+    written under a temporary name and renamed, so that a process killed at any moment
+    leaves the last whole epoch. An epoch that ends with a loss or a weight that is not
+    finite is not saved: the last good one stays.
 
     Args:
         path: the ``.keras`` file to write.

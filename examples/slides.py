@@ -289,6 +289,11 @@ def main(argv=None):
 def conclude(arguments, model, slides, settings, output):
     """Write, draw and say what a training has come to."""
     rows = read_log(output / "log.csv", arguments.epochs)
+    if not rows[-1].get("cross_entropy"):
+        raise ValueError(
+            f"{output / 'log.csv'} is of an earlier version, without the cross-entropy. "
+            "Train further by more --epochs, or anew by --overwrite"
+        )
     metrics = {
         "epochs": len(rows),
         "extended_from": extensions(rows),
