@@ -4,11 +4,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from attention_sampling.baselines import AttentionPooling, ExtractGrid
-from attention_sampling.layers import SamplePatches
+from attention_sampling.layers import SamplePatches, SampleSoftmax
 from attention_sampling.windows import window_origins_by_image
+
+# Of what is added to a model. An automatic one may be in a loaded model already.
+_NAME = "attention_of_viewer"
 
 
 def attention_viewer(model: keras.Model) -> keras.Model:
@@ -34,7 +36,9 @@ def attention_viewer(model: keras.Model) -> keras.Model:
         for kind in (ExtractGrid, AttentionPooling)
     )
     if not layers and len(grids) == len(pools) == 1:
-        attention = ops.reshape(pools[0].output[1], (-1, *grids[0].grid_size))
+        attention = keras.layers.Reshape(grids[0].grid_size, name=_NAME)(
+            pools[0].output[1]
+        )
         return keras.Model(
             model.inputs, {"prediction": model.output, "attention": attention}
         )
@@ -48,7 +52,7 @@ def attention_viewer(model: keras.Model) -> keras.Model:
     patches, sampled_attention, *_, origins = layers[0].output
     attention = layers[0].input[2]
     if layers[0].use_logits:
-        attention = _softmax_of_maps(ops.cast(attention, "float32"))
+        attention = SampleSoftmax(name=_NAME)(attention)
     return keras.Model(
         model.inputs,
         {
@@ -59,12 +63,6 @@ def attention_viewer(model: keras.Model) -> keras.Model:
             "origins": origins,
         },
     )
-
-
-def _softmax_of_maps(scores: Any) -> Any:
-    # ops.softmax takes two axes of arrays only, not of symbolic tensors.
-    attention = ops.exp(scores - ops.max(scores, axis=(1, 2), keepdims=True))
-    return attention / ops.sum(attention, axis=(1, 2), keepdims=True)
 
 
 def weigh_patches(

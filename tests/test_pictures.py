@@ -90,6 +90,28 @@ def test_viewer_shows_probabilities_where_the_network_gives_scores(rng):
         assert distances.min(axis=1).max() < 1e-6
 
 
+@pytest.mark.parametrize("scores", [False, True])
+def test_viewer_of_a_model_that_was_loaded(scores, tmp_path):
+    """Operations of the model have the names that new ones would get."""
+    images = keras.Input((60, 90, 3), dtype="uint8")
+    if scores:
+        view = keras.ops.cast(images, "float32")[:, ::10, ::10]
+        map_of_scores = keras.ops.reshape(keras.ops.sum(view, axis=-1), (-1, 6, 9))
+        patches, *_ = SamplePatches(4, 5, use_logits=True, return_origins=True)(
+            [view, images, keras.ops.exp(-map_of_scores)]
+        )
+        features = keras.ops.mean(patches, axis=(1, 2, 3))
+    else:
+        network = keras.layers.GlobalAveragePooling2D()
+        features = deep_mil(network, (16, 20), (3, 4))(images)[0]
+    model = keras.Model(images, keras.layers.Dense(2)(features))
+    model.save(tmp_path / "model.keras")
+    keras.backend.clear_session()  # as in another process
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    seen = attention_viewer(loaded).predict_on_batch(np.zeros((2, 60, 90, 3), "uint8"))
+    np.testing.assert_allclose(seen["attention"].sum(axis=(1, 2)), 1, rtol=1e-5)
+
+
 def test_viewer_needs_one_sampling_layer():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="plain")
     with pytest.raises(ValueError, match="Received: 0 SamplePatches layers in 'plain'"):
