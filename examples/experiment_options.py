@@ -14,7 +14,7 @@ FREE_SETTINGS = {"epochs", "pictures", "runs"}
 # What does not determine a run, but where it goes, and what is done beside it.
 _NOT_SETTINGS = {"download", "output", "overwrite", "profile", "resume"}
 # Defaults where an experiment has none of its own.
-_DEFAULTS = {"method": parse_method("ats-10"), "clip": "weight"}
+_DEFAULTS = {"method": parse_method("ats-10")}
 
 # Name, type, explanation.
 _TRAINING = (

@@ -16,6 +16,7 @@ SETTINGS = {
     "batch_size": TASK.batch_size,
     "learning_rate": 1e-3,
     "decay": 0.25,
+    "clip": "weight",
     "weight_decay": 0.0,
     "dtype_policy": "float32",
     "test_fraction": 0.25,

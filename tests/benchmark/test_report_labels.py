@@ -84,6 +84,7 @@ def test_settings_of_the_paper_are_those_of_the_examples(monkeypatch, name):
         ({"decay": 0.5}, "decay 0.5"),
         ({"control_variate": False}, "no control variate"),
         ({"estimator": "ordered"}, "ordered estimator"),
+        ({"clip": "global"}, "global clipping"),
         ({"train_on": "1-4", "test_on": "9-12"}, "trained on 1-4, tested on 9-12"),
         ({"on_demand": False}, "read as a whole"),
         ({"dataset": "/other/mnist"}, "data of mnist"),

@@ -27,6 +27,7 @@ DEFAULTS = {
     "batch_size": 4,
     "learning_rate": 0.1,
     "decay": 0.25,
+    "clip": "weight",
     "weight_decay": 0.0,
     "dtype_policy": "float32",
     "entropy": 0.01,
@@ -201,7 +202,6 @@ def test_options_are_filled_with_the_defaults(parse, load):
         "runs": 1,
         "seed": 0,
         "pictures": 8,
-        "clip": "weight",
         "backend": "tensorflow",
     }
     json.dumps(settings, allow_nan=False)
@@ -241,7 +241,7 @@ def test_options_out_of_range_are_refused(parse, capsys, argument, message):
 def test_options_that_would_do_nothing_are_refused(parse, capsys):
     with pytest.raises(SystemExit):
         parse("--mix=0", "--mix-epochs=4")
-    assert "--mix-epochs needs --mix" in capsys.readouterr().err
+    assert "--mix-epochs 4 needs --mix above 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse("--method=u-3", "--prediction=top_k")
     assert "--prediction top_k needs --method ats-N" in capsys.readouterr().err

@@ -12,6 +12,7 @@ Settings = Mapping[str, Any]
 PAPER = {
     "augmentation": ["light"],
     "center": [False],
+    "clip": ["global"],
     "control_variate": [False],
     "decay": [0],
     "entropy": sorted({task.entropy for task in TASKS.values()}),
@@ -25,6 +26,7 @@ _WORDS = {
     "augmentation": "{} augmentation",
     "backend": "{}",
     "batch_size": "batch {}",
+    "clip": "{} clipping",
     "data": "{}",
     "data digest": "images of digest {}",
     "data images": "{} images",
