@@ -108,7 +108,8 @@ def test_viewer_of_a_model_that_was_loaded(scores, tmp_path):
     model.save(tmp_path / "model.keras")
     keras.backend.clear_session()  # as in another process
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    seen = attention_viewer(loaded).predict_on_batch(np.zeros((2, 60, 90, 3), "uint8"))
+    nothing = np.zeros((2, 60, 90, 3), "uint8")
+    seen = attention_viewer(loaded).predict_on_batch([nothing])
     np.testing.assert_allclose(seen["attention"].sum(axis=(1, 2)), 1, rtol=1e-5)
 
 
