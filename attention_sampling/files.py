@@ -18,6 +18,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields:
         Path of a file in the same directory, with the same suffix, to write.
 
+    Raises:
+        OSError: it cannot be written; names the file.
+
     Example:
 
     >>> import tempfile
@@ -30,7 +33,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        yield part
-        os.replace(part, path)
+        try:
+            yield part
+            os.replace(part, path)
+        except OSError as error:
+            if error.errno is not None and error.filename is None:
+                error.filename = str(path)  # as of a full disk, where writing ends
+            raise
     finally:
         part.unlink(missing_ok=True)

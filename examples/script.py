@@ -36,17 +36,14 @@ def explained(output):
             else f": no epoch is done, there is nothing in {output} to go on with"
         ) from None
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if error.errno is None or (error.filename is not None and not full):
             raise
         raise OSError(
             error.errno,
             f"{error.strerror or error}; writing stopped"
-            + (
-                ". Make room on the disk, then go on by --resume"
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-                else ""
-            ),
-            str(output),
+            + (". Make room on the disk, then go on by --resume" if full else ""),
+            error.filename or str(output),
         ) from error
 
 

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from attention_sampling.files import replacing
@@ -33,3 +35,9 @@ def test_failure_leaves_what_was_there_and_nothing_else(tmp_path, error):
 def test_failure_before_anything_is_written_is_the_one_that_shows(tmp_path):
     with pytest.raises(RuntimeError, match="first"), replacing(tmp_path / "a.txt"):
         raise RuntimeError("first")
+
+
+def test_full_disk_is_said_of_the_file(tmp_path):
+    """What ends the writing of an open file knows no name."""
+    with pytest.raises(OSError, match=r"File too large: '.*a\.txt'"):
+        fail_to_replace(tmp_path / "a.txt", OSError(errno.EFBIG, "File too large"))

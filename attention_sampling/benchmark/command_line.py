@@ -1,8 +1,9 @@
-"""Command lines: numbers that are checked, and what to type to measure again."""
+"""Command lines: numbers and places checked, and what to type to measure again."""
 
 import argparse
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def check_at_least(arguments: argparse.Namespace, **smallest: float) -> None:
@@ -28,6 +29,67 @@ def check_at_least(arguments: argparse.Namespace, **smallest: float) -> None:
             raise ValueError(
                 f"{_option(name)} must be at least {limit}. Received: {value}"
             )
+
+
+def add_output(
+    parser: argparse.ArgumentParser, files: str, default: str | None = None
+) -> None:
+    """Add where a measurement is written.
+
+    Args:
+        parser: of the command.
+        files: that are written, in words.
+        default: directory; None where it has to be given.
+    """
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        required=default is None,
+        default=default,
+        help=f"for {files}" + ("" if default is None else " (default: %(default)s)"),
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what was measured before in --output",
+    )
+
+
+def open_output(arguments: argparse.Namespace, file: str) -> Path:
+    """Make the directory of a measurement, and keep an earlier one.
+
+    Args:
+        arguments: with those of `add_output`.
+        file: name of that which makes an earlier measurement.
+
+    Raises:
+        ValueError: there is one, and it is not to be overwritten; the directory is a
+            file.
+    """
+    directory = make_directory(arguments.output)
+    if (directory / file).exists() and not arguments.overwrite:
+        raise ValueError(
+            f"{directory / file} holds an earlier measurement. Replace it by --overwrite, "
+            "or choose another directory by --output"
+        )
+    return directory
+
+
+def make_directory(output: str | Path) -> Path:
+    """Make a directory, if it is not there.
+
+    Raises:
+        ValueError: it, or a parent of it, is a file.
+    """
+    directory = Path(output)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            "--output must be a directory, or a new one. "
+            f"Received: --output {directory}, where {error.filename} is a file"
+        ) from error
+    return directory
 
 
 def command_line(

@@ -15,11 +15,10 @@ class Report:
     """Tables printed, written, and searched for what is beyond its limit.
 
     Args:
-        directory: for the CSV files; made if it is missing.
+        directory: for the CSV files.
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.missed: list[str] = []
         self.judged = 0

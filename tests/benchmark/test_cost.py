@@ -281,13 +281,17 @@ def test_figure_leaves_out_what_is_unknown(fake, tmp_path):
 # Processes
 
 
-def test_a_process_that_dies_is_a_reason(monkeypatch):
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [(None, "run out of memory"), (9000.0, "need more than the 9,000 MB allowed")],
+)
+def test_a_process_that_dies_is_a_reason(monkeypatch, limit, why):
     monkeypatch.setattr(cost_device, "device", lambda: "CPU:0")
     measured = Cost()
-    with cost_measurement._start(measured, None) as training:
+    with cost_measurement._start(measured, limit) as training:
         training._ask(os._exit, 1)
         assert training._ask(os.getpid) is None
-    assert measured.reason.startswith("its process died")
+    assert measured.reason == f"its process died, as processes do that {why}"
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc")
@@ -451,6 +455,8 @@ def test_command_writes_what_the_report_reads(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "deep-mil, batch 2: " in printed
     assert "ratios to ats-10" in printed
+    with pytest.raises(ValueError, match=r"cost-colon_cancer\.json holds an earlier"):
+        benchmark.main(["cost", "--task", "colon_cancer", "--output", str(tmp_path)])
 
 
 def _small_row(task, name, memory_limit):

@@ -344,6 +344,10 @@ def test_command_writes_tables_and_figures(tmp_path, monkeypatch, capsys):
     assert record["versions"]["backend"] == keras.backend.backend()
     assert record["versions"]["backend"] in record["versions"]
     assert str(tmp_path) not in json.dumps(record)
+    with pytest.raises(
+        ValueError, match=r"estimators\.json holds an earlier measurement"
+    ):
+        benchmark.main(["estimators", "--output", str(output)])
 
 
 @pytest.mark.parametrize("option", ["--problems", "--trials", "--rounds", "--seed"])

@@ -117,6 +117,16 @@ def test_command_writes_what_the_report_reads(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "Limits met: 1 of 2" in printed
     assert "MISSED: overhead: speed_limits, ats-5, batch_size = 16" in printed
+    before = (tmp_path / "made" / "overhead.json").read_bytes()
+    with pytest.raises(
+        ValueError, match="earlier measurement. Replace it by --overwrite"
+    ):
+        benchmark.main(["overhead", "--output", str(tmp_path / "made")])
+    assert (tmp_path / "made" / "overhead.json").read_bytes() == before
+    words = ["--tasks", "speed_limits", "--steps", "7", "--overwrite"]
+    benchmark.main(["overhead", *words, "--output", str(tmp_path / "made")])
+    (measurement,) = read_measurements(tmp_path / "made")
+    assert [row["method"] for row in measurement.content["rows"]] == ["ats-5"]
 
 
 @on_tensorflow

@@ -332,7 +332,7 @@ def test_curves_are_means_over_folds_by_their_images(tmp_path):
     content = training("colon_cancer", "ats-10", [])
     content |= {
         "fits": parts,
-        "runs": [{**parts[0], "train_loss": 1, "test_error": 0.4}],
+        "runs": [{**parts[0], "train_loss": 0.4, "test_error": 0.4}],
     }
     write(tmp_path / "metrics.json", content)
     (series,) = collect_series(read_measurements(tmp_path))
@@ -474,7 +474,7 @@ def test_figure_shows_mean_and_range(tmp_path, monkeypatch):
 def test_curves_of_one_epoch_are_seen(tmp_path, monkeypatch):
     for name, epochs in (("ats-10", 1), ("u-10", 2)):
         content = training("colon_cancer", name, [0.1])
-        curve = {key: x[:epochs] for key, x in content["fits"][0]["curve"].items()}
+        curve = {key: x[-epochs:] for key, x in content["fits"][0]["curve"].items()}
         content["fits"][0] |= {"epochs": epochs, "curve": curve}
         write(tmp_path / name / "metrics.json", content)
     series = collect_series(read_measurements(tmp_path))

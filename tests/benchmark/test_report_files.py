@@ -19,6 +19,20 @@ def test_nothing_to_report(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["estimators.json"]
 
 
+def test_a_directory_that_is_not_there_is_not_an_empty_one(tmp_path):
+    (tmp_path / "file").touch()
+    for name, there in (("none", "nothing"), ("file", "a file")):
+        with pytest.raises(ValueError, match=f"where there is {there}"):
+            benchmark.main(["report", str(tmp_path / name)])
+
+
+def test_a_page_is_not_written_into_a_file(tmp_path):
+    write(tmp_path / "metrics.json", good())
+    (tmp_path / "page").touch()
+    with pytest.raises(ValueError, match="--output must be a directory, or a new one"):
+        benchmark.main(["report", str(tmp_path), "--output", str(tmp_path / "page")])
+
+
 def without(content, *keys):
     *path, last = keys
     inner = content
@@ -48,6 +62,10 @@ BROKEN = {
     "curve": (
         without(good(), "fits", 0, "curve", "seconds"),
         r"fits\[0\]\.curve\.seconds is missing",
+    ),
+    "mean": (
+        replaced(good(), 0.2, "runs", 0, "test_error"),
+        "test_error of run 0 is 0.2, and 0.100000 in its fits",
     ),
     "text": (
         replaced(good(), "0.1", "fits", 0, "curve", "test_error", 1),

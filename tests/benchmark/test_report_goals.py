@@ -129,6 +129,17 @@ def test_images_are_the_same_by_their_digest(tmp_path, report_of, digest, verdic
     assert goal(report_of(tmp_path), BELOW.format(10))[-1] == verdict
 
 
+def test_a_baseline_that_was_trained_for_less_is_no_evidence(tmp_path, report_of):
+    ours = cross_validated("ats-10", [0.1] * 5)
+    theirs = cross_validated("deep-mil", [0.3])
+    for fit in theirs["fits"]:
+        fit["epochs"] = 1
+        fit["curve"] = {name: values[1:] for name, values in fit["curve"].items()}
+    write_all(tmp_path, [ours, theirs])
+    verdict = goal(report_of(tmp_path), ABOVE.format(10))[-1]
+    assert verdict == "Deep MIL: other epochs (1 instead of 2)"
+
+
 def test_settings_are_chosen_by_their_runs_and_not_by_the_error(tmp_path, report_of):
     """Of those with most runs, the ones of the other methods."""
     write_all(

@@ -345,6 +345,9 @@ def test_command_measures_only_what_is_asked_for(tmp_path, monkeypatch):
         ["sources", "--output", str(tmp_path), "--only", "speed-limits,reading"]
     )
     assert done == ["speed-limits", "reading"]
+    with pytest.raises(ValueError, match=r"sources\.json holds an earlier measurement"):
+        benchmark.main(["sources", "--output", str(tmp_path)])
+    assert done == ["speed-limits", "reading"]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,14 @@
 
 import argparse
 import math
-from pathlib import Path
 
 from attention_sampling.benchmark.circumstances import machine, versions
-from attention_sampling.benchmark.command_line import check_at_least, command_line
+from attention_sampling.benchmark.command_line import (
+    add_output,
+    check_at_least,
+    command_line,
+    open_output,
+)
 from attention_sampling.benchmark.cost import device as cost_device
 from attention_sampling.benchmark.cost.figures import draw_costs
 from attention_sampling.benchmark.cost.measurement import Effort, measure_batch
@@ -34,12 +38,7 @@ _OPTIONS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes to its parser."""
     parser.add_argument("--task", required=True, choices=list(TASKS))
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        default="cost",
-        help="for cost-TASK.json, .csv and .png (default: %(default)s)",
-    )
+    add_output(parser, "cost-TASK.json, .csv and .png", "cost")
     parser.add_argument(
         "--methods",
         type=_methods,
@@ -96,8 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print the table, and write it with its figure.
 
     Raises:
-        ValueError: a number is out of range, or sizes that do not go together; the
-            backend is not TensorFlow.
+        ValueError: a number is out of range, or sizes that do not go together; an
+            earlier measurement is in the way; the backend is not TensorFlow.
         OSError: a file cannot be written.
     """
     cost_device.check_backend()
@@ -109,8 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     effort = Effort(arguments.steps, arguments.warmup, arguments.seconds)
     limit = _memory_limit(arguments.memory_limit)
-    directory = Path(arguments.output)
-    directory.mkdir(parents=True, exist_ok=True)
+    name = open_output(arguments, f"cost-{task.name}.json") / f"cost-{task.name}"
     record = {
         "kind": "cost",
         "task": task.name,
@@ -130,7 +128,6 @@ def run(arguments: argparse.Namespace) -> None:
     for size in sizes:
         rows += measure_batch(task, methods, size, effort, limit, rows)
         # What was measured stays, whatever becomes of the rest.
-        name = directory / f"cost-{task.name}"
         write_json(name.with_suffix(".json"), {**record, "rows": rows})
         save_table(name.with_suffix(".csv"), rows)
         draw_costs(name.with_suffix(".png"), rows, task.reference)

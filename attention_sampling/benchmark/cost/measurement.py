@@ -96,15 +96,18 @@ def _start(cost: Cost, memory_limit: float | None) -> Iterator["_Training"]:
     if cost_device.device() != "CPU:0":
         memory_limit = None
     with processes.start_process(memory_limit) as executor:
-        yield _Training(executor, cost)
+        yield _Training(executor, cost, memory_limit)
 
 
 class _Training:
     """A method in its process. Nothing is asked of it once memory has run out."""
 
-    def __init__(self, executor: Executor, cost: Cost) -> None:
+    def __init__(
+        self, executor: Executor, cost: Cost, memory_limit: float | None
+    ) -> None:
         self.cost = cost
         self._executor = executor
+        self._memory_limit = memory_limit
 
     def prepare(self, task: Task, name: str, batch_size: int, warmup: int) -> None:
         """Build the model and warm it up."""
@@ -127,7 +130,11 @@ class _Training:
         except MemoryError as error:
             self.cost.fail(f"out of memory: {error}")
         except BrokenProcessPool:
-            self.cost.fail("its process died, as processes do that run out of memory")
+            limit = self._memory_limit
+            short = "run out of memory"
+            if limit is not None:
+                short = f"need more than the {limit:,.0f} MB allowed"
+            self.cost.fail(f"its process died, as processes do that {short}")
         return None
 
 

@@ -1,9 +1,9 @@
 """Measure the estimators: bias, variance, extreme attention, cost."""
 
 import argparse
-from pathlib import Path
 
 from attention_sampling.benchmark.circumstances import machine, versions
+from attention_sampling.benchmark.command_line import add_output, open_output
 from attention_sampling.benchmark.estimators import cost as estimator_cost
 from attention_sampling.benchmark.estimators import extremes as estimator_extremes
 from attention_sampling.benchmark.estimators.measurements import (
@@ -27,9 +27,7 @@ FEATURES = {16: ATTENTIONS, 4: ("flat", "one cell 0.95"), 1: ("flat", "one cell 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes to its parser."""
-    parser.add_argument(
-        "--output", metavar="DIR", required=True, help="for tables and figures"
-    )
+    add_output(parser, "tables and figures")
     parser.add_argument(
         "--problems",
         type=int,
@@ -70,7 +68,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print the tables, and write them with their figures.
 
     Raises:
-        ValueError: a number of trials or rounds, or a seed, is out of range.
+        ValueError: a number of trials or rounds, or a seed, is out of range; an earlier
+            measurement is in the way.
         OSError: a file cannot be written.
     """
     for name, smallest in (("problems", 2), ("trials", 1), ("rounds", 1), ("seed", 0)):
@@ -79,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
                 f"--{name} must be at least {smallest}. "
                 f"Received: {getattr(arguments, name)}"
             )
-    report = Report(Path(arguments.output))
+    report = Report(open_output(arguments, "estimators.json"))
     words = {
         name: getattr(arguments, name)
         for name in ("problems", "trials", "seed", "rounds", "skip_cost")

@@ -1,11 +1,15 @@
 """Compare training steps of attention sampling with those of its bare networks."""
 
 import argparse
-from pathlib import Path
 
 from attention_sampling.benchmark import processes
 from attention_sampling.benchmark.circumstances import machine, versions
-from attention_sampling.benchmark.command_line import check_at_least, command_line
+from attention_sampling.benchmark.command_line import (
+    add_output,
+    check_at_least,
+    command_line,
+    open_output,
+)
 from attention_sampling.benchmark.cost import device as cost_device
 from attention_sampling.benchmark.files import write_json
 from attention_sampling.benchmark.limits_report import Report
@@ -20,12 +24,7 @@ _OPTIONS = ("tasks", "steps", "warmup", "batch_size")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes to its parser."""
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        default="overhead",
-        help="for overhead.json and overhead.csv (default: %(default)s)",
-    )
+    add_output(parser, "overhead.json and overhead.csv", "overhead")
     parser.add_argument(
         "--tasks",
         type=_tasks,
@@ -60,12 +59,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print the table and write it.
 
     Raises:
-        ValueError: a number is out of range; the backend is not TensorFlow.
+        ValueError: a number is out of range; an earlier measurement is in the way; the
+            backend is not TensorFlow.
         OSError: a file cannot be written.
     """
     cost_device.check_backend()
     check_at_least(arguments, steps=1, warmup=1, batch_size=1)
-    report = Report(Path(arguments.output))
+    report = Report(open_output(arguments, "overhead.json"))
     rows: list[Row] = []
     for name in arguments.tasks:
         task = TASKS[name]

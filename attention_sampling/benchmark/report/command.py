@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from attention_sampling.benchmark.command_line import make_directory
 from attention_sampling.benchmark.report.collection import collect_series
 from attention_sampling.benchmark.report.error_goals import AllSeries
 from attention_sampling.benchmark.report.files import (
@@ -44,9 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     directory = Path(arguments.directory)
     measurements = read_measurements(directory)
-    output = Path(arguments.output or directory)
     series = _collect(measurements)
-    output.mkdir(parents=True, exist_ok=True)
+    output = make_directory(arguments.output or directory)
     goals = judge_goals(measurements, series)
     blocks = make_page(measurements, series, goals, output)
     for name, text in [(name, write(blocks)) for name, write in WRITERS.items()]:

@@ -72,7 +72,7 @@ def not_cross_validated(series: Series, runs: int, folds: int, images: int) -> L
 
 
 def not_comparable(one: Series, other: Series) -> Lacks:
-    """Say in what the images or splits of two series differ.
+    """Say in what the images, splits or lengths of two series differ.
 
     The seed of a run determines its folds. One method may have more runs.
     """
@@ -89,6 +89,8 @@ def not_comparable(one: Series, other: Series) -> Lacks:
     if not (seeds[0] <= seeds[1] or seeds[1] <= seeds[0]):
         texts = [", ".join(map(str, sorted(some))) for some in seeds]
         lacks.append(f"other splits (seeds {' and '.join(texts)})")
+    if one.epochs != other.epochs:
+        lacks.append(f"other epochs ({other.epochs} instead of {one.epochs})")
     return lacks
 
 

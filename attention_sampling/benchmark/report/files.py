@@ -66,13 +66,20 @@ def read_measurements(
         report: told of the files of such a name that are of something else.
 
     Raises:
-        ValueError: there is none, or a file is broken.
+        ValueError: there is none, a file is broken, or the directory is none.
         OSError: a file cannot be read.
     """
+    if not directory.is_dir():
+        raise ValueError(
+            "DIR must be a directory with measurements. "
+            f"Received: {str(directory)!r}, where there is "
+            + ("a file" if directory.exists() else "nothing")
+        )
     found = [
         (path.relative_to(directory).as_posix(), path, kind, keys)
         for pattern, (kind, keys) in FORMATS.items()
         for path in directory.rglob(pattern)
+        if not path.is_dir()
     ]
     measurements, others = [], []
     for name, path, kind, keys in sorted(found):

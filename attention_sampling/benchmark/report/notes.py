@@ -17,6 +17,10 @@ ABOUT_COSTS = (
     "Time and memory are at batch 1 and at the sizes of the paper, once for each "
     "method."
 )
+_EPOCHS = (
+    "Not all methods were trained for as many epochs: with more, those that had fewer "
+    "might err less."
+)
 _LABELS = (
     "Rows of a method with other settings say in what these differ from its plain row."
 )
@@ -43,6 +47,8 @@ _SHORT = (
 def notes_on_runs(task: Task, series: Sequence[Series], of_paper: bool) -> list[str]:
     """Say what the numbers of a task's runs are of."""
     texts = [_SHORT.format(RUNS[task.name])] if of_paper else []
+    if len({one.epochs for one in series if not one.label}) > 1:
+        texts.append(_EPOCHS)
     if any(one.label for one in series):
         texts.append(_LABELS)
     if any(len(run) > 1 for one in series for run in one.fits):

@@ -18,6 +18,9 @@ _SETTINGS = {"backend": str, "data": dict, "steps": _COUNT}
 _DATA = {"drawn": bool, "images": int, "noise_patches": _COUNT, "digest": str}
 _ROW = {"steps": _COUNT}
 _EXTENDED = "extended_from"
+# Of a run, the mean of its fits, weighted by so many images; rounded in both.
+_MEANS = {"train_loss": "n_train", "test_error": "n_test"}
+_ROUNDED = 1e-5
 
 # Keys that are read, and the types of their values.
 _CIRCUMSTANCES = {"command": str, "settings": dict, "versions": dict, "machine": dict}
@@ -159,3 +162,22 @@ def _check_meaning(content: dict[str, Any], kind: str) -> None:
     numbers = [run["run"] for run in content.get("runs", [])]
     if not fitted >= set(numbers) or len(set(numbers)) != len(numbers):
         raise ValueError("its runs are not those of its fits")
+    for run in content.get("runs", []):
+        fits = [fit for fit in content["fits"] if fit["run"] == run["run"]]
+        for measure, images in _MEANS.items():
+            _check_mean(run, measure, fits, images)
+
+
+def _check_mean(
+    run: dict[str, Any], measure: str, fits: list[dict[str, Any]], images: str
+) -> None:
+    """Compare a measure of a run with the mean of its fits, weighted by images."""
+    last = [fit["curve"][measure][-1] for fit in fits]
+    if run[measure] is None or None in last:
+        return
+    total = sum(fit[images] for fit in fits)
+    mean = sum(x * fit[images] for x, fit in zip(last, fits, strict=True)) / total
+    if abs(run[measure] - mean) > _ROUNDED * max(1, abs(mean)):
+        raise ValueError(
+            f"{measure} of run {run['run']} is {run[measure]}, and {mean:.6f} in its fits"
+        )

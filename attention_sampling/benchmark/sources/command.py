@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_sampling.benchmark.circumstances import machine, versions
+from attention_sampling.benchmark.command_line import add_output, open_output
 from attention_sampling.benchmark.files import write_json
 from attention_sampling.benchmark.limits_report import Report
 from attention_sampling.benchmark.sources import figures as source_figures
@@ -34,9 +35,7 @@ LIBRARIES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes to its parser."""
-    parser.add_argument(
-        "--output", metavar="DIR", required=True, help="for tables and figures"
-    )
+    add_output(parser, "tables and figures")
     parser.add_argument(
         "--only",
         type=_parts,
@@ -95,7 +94,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print the tables, and write them with their figures.
 
     Raises:
-        ValueError: a number is out of range; a part has no library.
+        ValueError: a number is out of range; a part has no library; an earlier
+            measurement is in the way.
         OSError: a file cannot be read or written.
     """
     for name in ("windows", "repeats", "threads", "steps"):
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
     if arguments.slide is not None and not Path(arguments.slide).is_file():
         raise ValueError(f"--slide must be a file. Received: {arguments.slide}")
-    report = Report(Path(arguments.output))
+    report = Report(open_output(arguments, "sources.json"))
     write_json(report.directory / "sources.json", _circumstances(arguments))
     for part in arguments.only:
         with tempfile.TemporaryDirectory(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from attention_sampling.benchmark.circumstances import versions
+from attention_sampling.benchmark.command_line import make_directory
 from attention_sampling.benchmark.files import write_csv, write_json
 from attention_sampling.benchmark.training import report as training_report
 from attention_sampling.benchmark.training.data import (
@@ -166,7 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
         settings = choose_settings(arguments)
         missing = find_missing_runs(arguments, settings, output)
         digits = read_digits(arguments.mnist) if missing else {}
-        output.mkdir(parents=True, exist_ok=True)
+        make_directory(output)
         for seed in dict.fromkeys(seed for _, seed in missing):
             images = make_images(settings, digits, seed)
             for method in (method for method, other in missing if other == seed):
