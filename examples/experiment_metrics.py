@@ -41,6 +41,14 @@ def fit_metrics(rows, run, seed, fold, n_train, n_test):
     }
 
 
+def check_fit(fit):
+    """Raise `KeyError` if something lacks what `fit_metrics` returns."""
+    for name in ("seed", "fold", "n_train", "n_test", *_AVERAGED):
+        fit[name]
+    for name in (*MEASURES, "seconds"):
+        fit["curve"][name]
+
+
 def average_fits(fits, folds):
     """Return the runs, their mean, and the standard error of the mean.
 

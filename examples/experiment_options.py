@@ -40,6 +40,15 @@ _SAMPLING = (
     ("mix_epochs", int, "until that share has fallen to 0; 0 holds it"),
     ("feature_scale", float, "of the features, whose norm is 1, to the classifier"),
 )
+# Kind of method -> options that would do nothing.
+_OF_ATTENTION = ("entropy", "mix", "mix_epochs")
+_OF_DRAWS = (*_OF_ATTENTION, "estimator", "control_variate", "prediction")
+_WITHOUT_USE = {
+    "ats": (),
+    "u": _OF_ATTENTION,
+    "deep-mil": _OF_DRAWS,
+    "cnn": (*_OF_DRAWS, "feature_scale", "center"),
+}
 _POSITIVE = ("runs", "epochs", "batch_size", "feature_scale")
 _NOT_NEGATIVE = (
     "seed",
@@ -154,9 +163,16 @@ def describe(name, variants):
 def set_defaults(parser, arguments, defaults):
     """Fill in what the command line does not say, and check all of it."""
     falls = arguments.mix_epochs  # said on the command line
+    said = {name for name, value in vars(arguments).items() if value is not None}
     for name, value in (_DEFAULTS | defaults).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
+    for name in _WITHOUT_USE[arguments.method.kind]:
+        if name in said:
+            parser.error(
+                f"{_option(name)} would do nothing: --method {arguments.method} does "
+                "not have it"
+            )
     for name in _POSITIVE:
         if not 0 < getattr(arguments, name) < math.inf:
             parser.error(f"{_option(name)} must be positive")
@@ -172,6 +188,11 @@ def set_defaults(parser, arguments, defaults):
         policy = keras.dtype_policies.get(arguments.dtype_policy)
     except ValueError as error:
         parser.error(f"--dtype-policy: {error}")
+    if policy.quantization_mode is not None:
+        parser.error(
+            f"--dtype-policy {arguments.dtype_policy} is of quantized models, which are "
+            "not trained; mixed_bfloat16 is"
+        )
     if policy.compute_dtype == "float16":
         # Keras scales the loss and leaves out steps that overflow: the steps done no
         # longer tell the epochs done, nor the learning rate.

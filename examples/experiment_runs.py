@@ -7,11 +7,12 @@ from collections import Counter
 import keras
 import numpy as np
 from experiment_figures import draw_learning_curves, draw_pictures
-from experiment_metrics import average_fits, fit_metrics
+from experiment_metrics import average_fits, check_fit, fit_metrics
 from experiment_options import FREE_SETTINGS, experiment_settings
 from experiment_training import build_compiled_model, restore_training, train
 from run_directory import begin_output, check_output
 from run_files import read_json
+from run_lock import one_process
 from run_progress import note_planned_epochs
 from run_settings import check_settings, earlier_epochs
 from script import explained
@@ -38,8 +39,12 @@ def run_experiment(experiment, arguments, output, argv):
         output: directory of the runs.
         argv: the command line.
     """
-    with explained(output):
+    with explained(output), one_process(output):
         Runs(experiment, arguments, output, argv).run()
+
+
+def _place(fit):
+    return fit["run"], fit["fold"] or 0
 
 
 class Runs:
@@ -76,7 +81,7 @@ class Runs:
                 else:
                     self._train(run, fold, split)
                     self._write_metrics()
-        self.fits.sort(key=lambda fit: (fit["run"], fit["fold"] or 0))
+        self.fits.sort(key=_place)
         metrics = self._write_metrics()
         draw_learning_curves(
             self.fits,
@@ -94,15 +99,18 @@ class Runs:
         if not path.exists():
             return []
         try:
-            return [
+            fits = [
                 {"extended_from": None, **fit}
                 for fit in read_json(path)["fits"]
                 if fit["epochs"] == self.arguments.epochs
                 and fit["run"] < self.arguments.runs
             ]
+            for fit in fits:
+                check_fit(fit)
+            return fits
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"What the runs have come to cannot be read: {error!s}. Delete {path}, "
+                f"What the runs have come to cannot be read: {error!r}. Delete {path}, "
                 "and --resume makes it anew, from the models and logs"
             ) from error
 
@@ -117,6 +125,11 @@ class Runs:
     def _train(self, run, fold, split):
         arguments, seed = self.arguments, self.arguments.seed + run
         n_train, n_test = len(split.train.labels), len(split.test.labels)
+        if len(np.unique(split.train.labels)) < 2:
+            raise ValueError(
+                "There is nothing to learn. Expected: training images of two classes or "
+                f"more. Received: {n_train} of the same class"
+            )
         directory = self._directory(run, fold)
         model = build_compiled_model(
             arguments, self.experiment.task, self.experiment.source, n_train, seed

@@ -6,6 +6,7 @@ import re
 from itertools import chain
 
 from run_files import read_json
+from run_lock import reserve
 
 from attention_sampling.pictures import is_ours
 
@@ -86,10 +87,12 @@ def check_output(output, resume, overwrite):
 def begin_output(output, overwrite):
     """Make the output directory of a run, without the run that is to be overwritten.
 
-    What is not of the run stays. The settings stay to be replaced: should this be
+    Other processes are kept out of it until `run_lock.one_process` ends. What is not of
+    the run stays. The settings stay to be replaced: should this be
     killed, what is left is still known to be of a run.
     """
     output.mkdir(parents=True, exist_ok=True)
+    reserve(output)
     if not overwrite or not holds_run(output):
         return
     for path in run_files(output):

@@ -24,6 +24,7 @@ import numpy as np
 from data_identity import describe_data
 from run_directory import begin_output, check_output
 from run_files import read_log, write_rows
+from run_lock import one_process
 from run_progress import (
     EpochLog,
     EpochSeconds,
@@ -264,6 +265,12 @@ def main(argv=None):
     if arguments.predict:
         predict(arguments, output)
         return
+    with one_process(output):
+        train_on_slides(arguments, output)
+
+
+def train_on_slides(arguments, output):
+    """Train a model on slides from where it is; write what comes of it."""
     check_output(output, arguments.resume, arguments.overwrite)
     slides = load_slides(arguments, output)
     settings = run_settings(arguments, slides)

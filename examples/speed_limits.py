@@ -127,7 +127,7 @@ def build_task(arguments, size, n_classes):
         "strides": strides,
         "first_stride": arguments.first_stride,
     }
-    return dataclasses.replace(
+    task = dataclasses.replace(
         TASKS["speed_limits"],
         image_shape=(*size, 3),
         view_size=view_size,
@@ -140,6 +140,7 @@ def build_task(arguments, size, n_classes):
         ),
         convolutional=network,
     )
+    return task.resized()  # which is refused where the patches are larger than images
 
 
 def profile(experiment, arguments, directory):

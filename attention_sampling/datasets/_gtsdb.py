@@ -32,6 +32,11 @@ def read_gtsdb(directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
 
     Returns:
         The classes that occur, and the samples, sorted by file name.
+
+    Raises:
+        FileNotFoundError: there are no images, or annotated ones are missing.
+        ValueError: nothing is annotated, a line does not parse, or an image is there
+            twice.
     """
     annotations = directory / "gt.txt"
     folder = directory / "images"
@@ -45,6 +50,11 @@ def read_gtsdb(directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
         names.setdefault(stem, name)
         if sign is not None:
             limits[stem].append(sign)
+    if not names:
+        raise ValueError(
+            "No image is annotated. Expected: lines as "
+            f"{_FORMAT}. Received: {annotations} without any"
+        )
     missing = [name for stem, name in names.items() if stem not in images]
     refuse_missing(annotations, missing, folder)
     found = []

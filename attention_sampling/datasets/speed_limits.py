@@ -85,9 +85,10 @@ def load_speed_limits(
     Raises:
         FileNotFoundError: the directory, a file of its format, or an annotated image is
             missing.
-        ValueError: the directory holds both formats; an annotation does not parse; an
-            image is there or listed twice; a setting is out of range or does not apply;
-            no image of some class is left for training, or none at all for testing.
+        ValueError: the directory holds both formats; an annotation does not parse, or
+            there is none in gt.txt; an image is there or listed twice; a setting is out
+            of range or does not apply; no image of some class is left for training, or
+            none at all for testing.
 
     Warns:
         UserWarning: no image of some class is left for testing.

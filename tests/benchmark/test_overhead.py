@@ -119,7 +119,7 @@ def test_command_writes_what_the_report_reads(tmp_path, monkeypatch, capsys):
     assert "MISSED: overhead: speed_limits, ats-5, batch_size = 16" in printed
     before = (tmp_path / "made" / "overhead.json").read_bytes()
     with pytest.raises(
-        ValueError, match="earlier measurement. Replace it by --overwrite"
+        ValueError, match=r"earlier measurement. Replace it by --overwrite"
     ):
         benchmark.main(["overhead", "--output", str(tmp_path / "made")])
     assert (tmp_path / "made" / "overhead.json").read_bytes() == before

@@ -230,6 +230,15 @@ class TestGerman:
         ):
             load_speed_limits(directory)
 
+    def test_refuses_annotations_of_nothing(self, german):
+        directory = german(EACH_CLASS)
+        for text in ("", "\n \n"):
+            (directory / "gt.txt").write_text(text)
+            with pytest.raises(
+                ValueError, match=r"No image is annotated.*gt\.txt with"
+            ):
+                load_speed_limits(directory)
+
     def test_names_missing_images(self, german):
         directory = german(EACH_CLASS)
         (directory / "images" / "00009.png").unlink()

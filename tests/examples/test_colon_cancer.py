@@ -190,6 +190,27 @@ def test_a_series_that_is_done_is_not_trained_again(
     assert read_metrics(output)["fits"] == resumed[1]["fits"]
 
 
+@pytest.mark.parametrize(
+    "fit",
+    [
+        {"epochs": EPOCHS, "run": 0},
+        {"run": 0},
+        {"epochs": EPOCHS, "run": 0, "fold": 0},
+        0,
+    ],
+)
+def test_damaged_metrics_say_how_to_go_on(killed, resumed, example, fit):
+    output, arguments = killed
+    kept = (output / "metrics.json").read_bytes()
+    try:
+        (output / "metrics.json").write_text(json.dumps({"fits": [fit]}))
+        message = refuse(example, *arguments, "--resume")
+    finally:
+        (output / "metrics.json").write_bytes(kept)
+    assert "cannot be read" in message
+    assert "Delete" in message
+
+
 def refuse(example, *arguments):
     with pytest.raises((ValueError, OSError)) as caught:
         example.main(list(map(str, arguments)))
@@ -387,6 +408,9 @@ def test_data_that_do_not_fit_are_refused(example, tissue, tmp_path):
     )
     assert "too few samples for 20 folds" in refuse(
         example, tissue, output, "--folds=20"
+    )
+    assert "Received: 1 of the same class" in refuse(
+        example, tissue, output, "--train-on=1", "--test-on=2"
     )
     assert not (tmp_path / "run").exists()
 

@@ -229,6 +229,7 @@ def test_help_says_defaults_and_where_others_hold(load):
         ("--dtype-policy=float3", "--dtype-policy"),
         ("--estimator=ordered", "--estimator ordered needs --no-control-variate"),
         ("--dtype-policy=mixed_float16", "leaves out steps that overflow; mixed_bf"),
+        ("--dtype-policy=int8_from_float32", "of quantized models, which are not"),
         ("--clip=none", "--clip: invalid choice"),
     ],
 )
@@ -245,6 +246,22 @@ def test_options_that_would_do_nothing_are_refused(parse, capsys):
     with pytest.raises(SystemExit):
         parse("--method=u-3", "--prediction=top_k")
     assert "--prediction top_k needs --method ats-N" in capsys.readouterr().err
+    for method, option in (
+        ("u-3", "--entropy=1"),
+        ("u-3", "--mix=0"),
+        ("u-3", "--mix-epochs=0"),
+        ("deep-mil", "--estimator=ordered"),
+        ("deep-mil", "--no-control-variate"),
+        ("cnn-0.5", "--prediction=sample"),
+        ("cnn-0.5", "--feature-scale=2"),
+        ("cnn-0.5", "--no-center"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(f"--method={method}", option)
+        name = option.removeprefix("--no-").removeprefix("--").partition("=")[0]
+        error = " ".join(capsys.readouterr().err.split())
+        assert f"--{name} would do nothing: --method {method} does not" in error
+    assert not parse("--method=deep-mil-gated", "--no-center").center
     # A default is nothing that anybody asked for.
     assert parse("--mix=0", mix_epochs=4).mix == 0
 
@@ -263,7 +280,7 @@ def test_each_method_gets_the_keywords_it_takes(parse, load, argv, expected):
     proposal = {"proposal", "proposal_mix"} if argv == ["--method=ats-3"] else set()
     assert set(keywords) == expected | proposal
     assert "proposal" not in load("experiment_options").sampling_keywords(
-        parse(*argv, "--mix=0")
+        parse(*argv, mix=0)
     )
 
 
@@ -409,7 +426,7 @@ def test_mix_falls_only_where_it_is_to(parse, load):
     assert (callback.mix(0), callback.mix(2), callback.mix(9)) == (0.8, 0.4, 0)
     assert callbacks(parse("--mix=0.8")) == []
     assert callbacks(parse("--mix=0", mix_epochs=4)) == []
-    assert callbacks(parse("--method=u-3", "--mix-epochs=4")) == []
+    assert callbacks(parse("--method=u-3", mix_epochs=4)) == []
 
 
 def test_rare_classes_weigh_more(load):

@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -99,6 +102,34 @@ def test_a_run_is_known_by_its_settings(directory, run):
         assert not directory.holds_run(run)
     (run / "settings.json").unlink()
     assert not directory.holds_run(run)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing is locked on Windows")
+def test_a_directory_is_of_one_process_at_a_time(directory, run):
+    lock = importlib.import_module("run_lock")
+    words = "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
+    words += "from run_lock import one_process; output = Path(sys.argv[2])\n"
+    words += "with one_process(output): print(1, flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", words, EXAMPLES, run],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"1\n"
+    before = names(run)
+    message = "Another process is at work in .*output. Wait for its end"
+    with pytest.raises(ValueError, match=message), lock.one_process(run):
+        pass
+    # Made, or found, only when the run begins.
+    with pytest.raises(ValueError, match=message):
+        directory.begin_output(run, overwrite=True)
+    assert names(run) == before
+    process.kill()
+    process.communicate()
+    with lock.one_process(run), lock.one_process(run.parent):
+        directory.begin_output(run, overwrite=True)
+    assert names(run) == ["settings.json"]
+    assert not lock._held
 
 
 def test_overwriting_deletes_the_run_and_nothing_else(directory, run, capsys):

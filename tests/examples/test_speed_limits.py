@@ -427,6 +427,14 @@ def test_every_method_takes_the_batches(example, scenes, tmp_path, method):
     assert labels.dtype == "int32"
 
 
+def test_patches_larger_than_the_images_are_refused(example):
+    arguments = parse(example, ["--patch-size=241"])
+    with pytest.raises(
+        ValueError, match=r"at least as large as patch_size=\(241, 241\)"
+    ):
+        example.build_task(arguments, (240, 320), 4)
+
+
 @pytest.mark.parametrize(
     "more", [[], ["--dataset=x"], ["--block-strides=1,2", "--first-stride=4"]]
 )
