@@ -19,6 +19,8 @@ from attention_sampling.benchmark.report.images import Images, images_of_paper
 from attention_sampling.benchmark.report.notes import (
     ABOUT,
     ABOUT_COSTS,
+    PAIRS,
+    RATIOS,
     notes_on_runs,
 )
 from attention_sampling.benchmark.report.page import (
@@ -74,7 +76,7 @@ def make_page(
     overheads = of_kind(measurements, "overhead")
     blocks.append(Heading("Overhead", 2))
     for file in overheads:
-        blocks.append(overhead_table(file))
+        blocks += [overhead_table(file), Paragraph(PAIRS)]
         blocks += describe_circumstances([file])
     if not overheads:
         blocks.append(Paragraph("Not measured."))
@@ -120,6 +122,7 @@ def _task_blocks(
     for file in costs:
         reasons = cost_reasons(file)
         blocks += [cost_table(file), *([Items(reasons)] if reasons else [])]
+        blocks.append(Paragraph(RATIOS))
         blocks += describe_circumstances([file])
     return blocks
 
