@@ -33,12 +33,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        try:
-            yield part
-            os.replace(part, path)
-        except OSError as error:
-            if error.errno is not None and error.filename is None:
-                error.filename = str(path)  # as of a full disk, where writing ends
-            raise
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # as of a full disk, where writing ends
+        raise
     finally:
         part.unlink(missing_ok=True)

@@ -42,11 +42,14 @@ def fit_metrics(rows, run, seed, fold, n_train, n_test):
 
 
 def check_fit(fit):
-    """Raise `KeyError` if something lacks what `fit_metrics` returns."""
-    for name in ("seed", "fold", "n_train", "n_test", *_AVERAGED):
-        fit[name]
-    for name in (*MEASURES, "seconds"):
-        fit["curve"][name]
+    """Raise `ValueError` if something lacks what is read of `fit_metrics` later."""
+    names = ("run", "seed", "fold", "n_train", "n_test", *_AVERAGED, "curve")
+    missing = [name for name in names if name not in fit]
+    if not missing:
+        names = (*MEASURES, "seconds")
+        missing = [f"curve of {name}" for name in names if name not in fit["curve"]]
+    if missing:
+        raise ValueError(f"a training lacks {', '.join(missing)}")
 
 
 def average_fits(fits, folds):

@@ -99,18 +99,18 @@ class Runs:
         if not path.exists():
             return []
         try:
-            fits = [
+            fits = read_json(path)["fits"]
+            for fit in fits:
+                check_fit(fit)
+            return [
                 {"extended_from": None, **fit}
-                for fit in read_json(path)["fits"]
+                for fit in fits
                 if fit["epochs"] == self.arguments.epochs
                 and fit["run"] < self.arguments.runs
             ]
-            for fit in fits:
-                check_fit(fit)
-            return fits
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"What the runs have come to cannot be read: {error!r}. Delete {path}, "
+                f"What the runs have come to cannot be read: {error!s}. Delete {path}, "
                 "and --resume makes it anew, from the models and logs"
             ) from error
 

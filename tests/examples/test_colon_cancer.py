@@ -191,24 +191,27 @@ def test_a_series_that_is_done_is_not_trained_again(
 
 
 @pytest.mark.parametrize(
-    "fit",
+    ("lost", "what"),
     [
-        {"epochs": EPOCHS, "run": 0},
-        {"run": 0},
-        {"epochs": EPOCHS, "run": 0, "fold": 0},
-        0,
+        ("epochs", "a training lacks epochs. Delete"),
+        ("fold", "a training lacks fold. Delete"),
+        ("test_error", "a training lacks test_error. Delete"),
+        ("curve", "a training lacks curve. Delete"),
+        (None, "'int' is not iterable. Delete"),
     ],
 )
-def test_damaged_metrics_say_how_to_go_on(killed, resumed, example, fit):
+def test_damaged_metrics_say_how_to_go_on(killed, resumed, example, lost, what):
     output, arguments = killed
     kept = (output / "metrics.json").read_bytes()
+    fit = json.loads(kept)["fits"][0]
+    fit = {name: x for name, x in fit.items() if name != lost} if lost else 0
     try:
         (output / "metrics.json").write_text(json.dumps({"fits": [fit]}))
         message = refuse(example, *arguments, "--resume")
     finally:
         (output / "metrics.json").write_bytes(kept)
     assert "cannot be read" in message
-    assert "Delete" in message
+    assert what in message
 
 
 def refuse(example, *arguments):

@@ -21,8 +21,8 @@ ABOUT_COSTS = (
 RATIOS = (
     "A ratio of times is the median over the turns in which a method and that of "
     "reference took steps after each other. The times are medians over all steps, those "
-    "of the method of reference over its turns with every other one: its caches are cold "
-    "after large ones. So the times need not have that ratio."
+    "of the method of reference over its turns with every other one, beside some of which "
+    "it is slower. So the times need not have that ratio."
 )
 PAIRS = (
     "Each ratio is the median over pairs of steps, not the quotient of the two medians "
