@@ -1,4 +1,4 @@
-"""Call a NumPy function from a graph: the only file of the core that names a backend."""
+"""Call a NumPy function from a graph. With ``gather``, what of the core names a backend."""
 
 import importlib
 from collections.abc import Callable, Sequence

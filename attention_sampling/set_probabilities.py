@@ -84,11 +84,9 @@ def _integrand(probabilities: Any) -> tuple[Any, Any]:
     rest = 1.0 - ops.sum(probabilities, axis=1, keepdims=True)
     rates = probabilities / ops.maximum(rest, _SMALLEST_PROBABILITY)
     advance = ops.maximum(rates[..., None] * ops.exp(log_times), _SMALLEST_ADVANCE)
-    log_factors = ops.where(
-        advance < math.log(2.0),
-        ops.log(-ops.expm1(-advance)),
-        ops.log1p(-ops.exp(-advance)),
-    )
+    # Close to 0 the logarithm has no relative accuracy, and needs none: it is only added
+    # to others.
+    log_factors = ops.log(-ops.expm1(-advance))
     return log_factors, log_times - ops.exp(log_times)
 
 

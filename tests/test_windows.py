@@ -264,6 +264,18 @@ def test_outside_is_zero_even_where_the_image_is_not_finite():
     np.testing.assert_array_equal(ops.convert_to_numpy(patches), 0)
 
 
+def test_in_a_functional_model_of_known_batch():
+    images = keras.Input((7, 4, 3), batch_size=2, dtype="uint8")
+    origins = keras.Input((3, 2), batch_size=2, dtype="int32")
+    model = keras.Model([images, origins], extract_patches(images, origins, (2, 5)))
+    rng = np.random.default_rng(0)
+    values = [images_of("uint8", (2, 7, 4, 3), rng), rng.integers(-3, 8, (2, 3, 2))]
+    expected = extract_patches(*map(ops.convert_to_tensor, values), (2, 5))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(model(values)), ops.convert_to_numpy(expected)
+    )
+
+
 def test_gradient_reaches_the_pixels_of_the_window_only():
     from gradients import value_and_gradients
 
