@@ -115,6 +115,7 @@ def overhead(*rows):
             "ratio": ratio,
             "ratio_low": ratio - 0.01,
             "ratio_high": ratio + 0.01,
+            "in_order_ratio": ratio - 0.02,
         }
         for task, ratio in rows
     ]

@@ -39,6 +39,27 @@ def test_bare_networks_have_the_same_weights(name):
     assert bare.output_shape == whole.output_shape
 
 
+@on_tensorflow
+def test_in_order_the_patches_wait_for_the_attention():
+    import tensorflow as tf
+
+    values = [
+        np.ones((2, *SMALL.view_shape), "float32"),
+        np.ones((2, 3, *SMALL.patch_shape), "uint8"),
+    ]
+    answers = []
+    for in_order in (False, True):
+        keras.utils.set_random_seed(0)
+        model = bare_networks(SMALL, parse_method("ats-3"), in_order)
+        answers.append(model.predict(values, verbose=0))
+        graph = tf.function(model).get_concrete_function(values).graph
+        waiting = [node for node in graph.get_operations() if "wait" in node.name]
+        waited_for = [source.name for node in waiting for source in node.control_inputs]
+        assert len(waited_for) == in_order  # the map as a row
+        assert all("Reshape" in name for name in waited_for)
+    np.testing.assert_array_equal(*answers)
+
+
 def test_bare_networks_are_trained_by_one_loss():
     model = bare_networks(SMALL, parse_method("ats-3"))
     assert not model.losses
@@ -61,14 +82,16 @@ def test_bare_networks_are_trained_by_one_loss():
 def test_ratio_is_of_pairs_of_steps(monkeypatch):
     calls = []
     noise = [1, 1, 30, 1, 2]
+    ratios = (1.02, 1.04, 1.06, 1.08, 1.10)
 
     def pretend(step):
-        turn = (len(calls)) // 2
+        turn = len(calls) // 3
+        names = [type(layer).__name__ for layer in step.model.layers]
         whole = len(step.model.inputs[1].shape) == 4  # an image, no patches
-        calls.append(whole)
+        calls.append("whole" if whole else "in order" if "_Wait" in names else "bare")
         step()
-        ratio = (1.02, 1.04, 1.06, 1.08, 1.10)[turn] if whole else 1.0
-        return Seconds(0.1 * ratio * noise[turn], 0.2 * (1.5 if whole else 1))
+        factor = {"whole": ratios[turn], "bare": 1.0, "in order": 1.06}[calls[-1]]
+        return Seconds(0.1 * factor * noise[turn], 0.2 * (1.5 if whole else 1))
 
     monkeypatch.setattr(overhead_steps, "seconds_of", pretend)
     row = measure_overhead(SMALL, parse_method("ats-3"), 2, steps=5, warmup=1)
@@ -76,11 +99,13 @@ def test_ratio_is_of_pairs_of_steps(monkeypatch):
     assert row["ratio_low"] == pytest.approx(1.04)
     assert row["ratio_high"] == pytest.approx(1.08)
     assert row["processor_ratio"] == pytest.approx(1.5)
+    assert row["in_order_ratio"] == pytest.approx(1.0)
     assert row["bare_ms"] == pytest.approx(100)
     assert row["step_ms"] == pytest.approx(108)
     assert row["limit"] == "<= 1.05 MISSED"
     assert (row["method"], row["batch_size"]) == ("ats-3", 2)
-    assert calls == [False, True, True, False] * 2 + [False, True]
+    turn = ["in order", "bare", "whole"]
+    assert calls == (turn + turn[::-1]) * 2 + turn
 
 
 @on_tensorflow
@@ -100,6 +125,7 @@ def test_command_writes_what_the_report_reads(tmp_path, monkeypatch, capsys):
             "ratio_low": 1.0,
             "ratio_high": 1.3,
             "processor_ratio": 1.1,
+            "in_order_ratio": 1.0,
             "limit": overhead_steps.at_most(ratios[task.name], 1.05),
         }
 

@@ -26,7 +26,9 @@ RATIOS = (
 )
 PAIRS = (
     "Each ratio is the median over pairs of steps, not the quotient of the two medians "
-    "beside it. The step is in float32, with the unordered estimator, without control "
+    "beside it. The bare networks know nothing of each other and may run at once; in order, "
+    "the feature network waits for the attention, as it has to where this says which patches "
+    "it gets. The step is in float32, with the unordered estimator, without control "
     "variate, proposal and centred features."
 )
 _EPOCHS = (

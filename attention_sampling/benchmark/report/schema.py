@@ -54,6 +54,7 @@ _OVERHEAD = {
     "ratio": NUMBER,
     "ratio_low": NUMBER,
     "ratio_high": NUMBER,
+    "in_order_ratio": NUMBER,
 }
 # Name of the files -> kind, and what is read of it.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
