@@ -1,6 +1,5 @@
 """Train a method of the paper on one of its experiments, over runs and folds."""
 
-import datetime
 import shlex
 from collections import Counter
 
@@ -18,7 +17,7 @@ from run_settings import check_settings, earlier_epochs
 from script import explained
 
 import attention_sampling as ats
-from attention_sampling.benchmark.circumstances import machine, versions
+from attention_sampling.benchmark.circumstances import date, machine, versions
 from attention_sampling.benchmark.files import write_json
 from attention_sampling.checkpoint import check_model_file
 
@@ -173,9 +172,7 @@ class Runs:
             "image_shape": self.experiment.task.image_shape,
             "view_size": self.experiment.task.view_size,
             "method": str(self.arguments.method),
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(
-                timespec="seconds"
-            ),
+            "date": date(),
             "command": shlex.join(
                 ["python", f"examples/{self.experiment.name}.py", *self.argv]
             ),

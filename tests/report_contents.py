@@ -116,6 +116,7 @@ def overhead(*rows):
             "ratio_low": ratio - 0.01,
             "ratio_high": ratio + 0.01,
             "in_order_ratio": ratio - 0.02,
+            "processor_ratio": 1.1,
         }
         for task, ratio in rows
     ]

@@ -1,5 +1,6 @@
-"""What measured numbers depend on beside the code: versions and the machine."""
+"""What measured numbers depend on beside the code: date, versions and the machine."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -7,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+
+
+def date() -> str:
+    """Return date and time in UTC, as ISO 8601 to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:

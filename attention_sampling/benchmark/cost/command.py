@@ -3,7 +3,7 @@
 import argparse
 import math
 
-from attention_sampling.benchmark.circumstances import machine, versions
+from attention_sampling.benchmark.circumstances import date, machine, versions
 from attention_sampling.benchmark.command_line import (
     add_output,
     check_at_least,
@@ -114,6 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
         "task": task.name,
         "image_shape": task.image_shape,
         "view_size": task.view_size,
+        "date": date(),
         "command": command_line("cost", arguments, _OPTIONS),
         "versions": versions(),
         "machine": machine() | {"device": cost_device.describe_device()},

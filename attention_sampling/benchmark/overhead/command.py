@@ -3,7 +3,7 @@
 import argparse
 
 from attention_sampling.benchmark import processes
-from attention_sampling.benchmark.circumstances import machine, versions
+from attention_sampling.benchmark.circumstances import date, machine, versions
 from attention_sampling.benchmark.command_line import (
     add_output,
     check_at_least,
@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
             report.directory / "overhead.json",
             {
                 "kind": "overhead",
+                "date": date(),
                 "command": command_line("overhead", arguments, _OPTIONS),
                 "versions": versions(),
                 "machine": machine() | {"device": cost_device.describe_device()},

@@ -105,7 +105,8 @@ def overhead_table(file: Measurement) -> Table:
             ("Bare networks", format_milliseconds(row["bare_ms"])),
             ("Ratio", format_ratio(row["ratio"])),
             ("Quartiles", _range(format_ratio, row, "ratio")),
-            ("In order", format_ratio(row["in_order_ratio"])),
+            ("In order", format_ratio(row.get("in_order_ratio"))),
+            ("Processor time", format_ratio(row.get("processor_ratio"))),
         ]
         for row in file.content["rows"]
     ]

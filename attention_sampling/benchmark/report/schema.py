@@ -16,7 +16,7 @@ OPTIONAL = {"data", "date"}  # what was trained on, and when, in words
 _COUNT = (int, type(None))
 _SETTINGS = {"backend": str, "data": dict, "steps": _COUNT}
 _DATA = {"drawn": bool, "images": int, "noise_patches": _COUNT, "digest": str}
-_ROW = {"steps": _COUNT}
+_ROW = {"steps": _COUNT, "in_order_ratio": NUMBER, "processor_ratio": NUMBER}
 _EXTENDED = "extended_from"
 # Of a run, the mean of its fits, weighted by so many images; rounded in both.
 _MEANS = {"train_loss": "n_train", "test_error": "n_test"}
@@ -54,7 +54,6 @@ _OVERHEAD = {
     "ratio": NUMBER,
     "ratio_low": NUMBER,
     "ratio_high": NUMBER,
-    "in_order_ratio": NUMBER,
 }
 # Name of the files -> kind, and what is read of it.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
