@@ -81,7 +81,7 @@ def test_one_split_of_four_images_is_no_evidence(tmp_path, report_of):
     )
     runs = f"not enough runs (1 of 5), {rest}"
     assert goal(page, BELOW.format(10))[-1] == f"ATS-10: {runs}; U-10: {runs}"
-    assert "Reached: 0 of 0; not enough evidence for 2 more, 17 not measured" in page
+    assert "Reached: 0 of 0; not enough evidence for 2 more, 18 not measured" in page
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,27 @@ def test_few_test_images_are_no_evidence(tmp_path, report_of):
     assert verdict == "not enough test images (4 of 1,000)"
 
 
+@pytest.mark.parametrize(
+    ("curves", "train", "measured", "verdict"),
+    [
+        ([[0.9] * 4 + [0.79, 0.3]], 5000, "5", "PASS"),
+        ([[0.9] * 4 + [0.79] * 7, [0.9] * 10 + [0.5]], 5000, "11", "MISSED"),
+        ([[0.9, 0.8] * 5], 5000, "not in 10", "MISSED"),
+        ([[0.9] * 9], 5000, "not in 9", "not enough epochs (9 of 10)"),
+        ([[0.5]], 4999, "1", "not enough training images (4,999 of 5,000)"),
+    ],
+)
+def test_goal_of_the_plateau(tmp_path, report_of, curves, train, measured, verdict):
+    content = digits([curve[-1] for curve in curves], noise=50, size=1500, train=train)
+    for one, curve in zip(content["fits"], curves, strict=True):
+        shapes = {name: [2 * error for error in curve] for name in one["curve"]}
+        one |= {"epochs": len(curve), "curve": shapes | {"test_error": curve}}
+    write(tmp_path / "metrics.json", content)
+    text, limit, found = goal(report_of(tmp_path), "Megapixel MNIST: epochs until")
+    assert text.partition(" (")[0] == measured
+    assert (limit, found) == ("<= 10", verdict)
+
+
 # Costs
 
 
@@ -213,7 +234,7 @@ def test_goals_of_the_cost(tmp_path, report_of, capsys):
     cnn = goal(page, name.format("CNN 1", "time"))
     assert cnn == ["7.90", ">= 8", "MISSED"]
     assert "CNN 1 over ATS-5, memory a sample, batch 1" in not_measured(page)
-    said = ["Reached: 1 of 2; not enough evidence for 0 more, 17 not measured"]
+    said = ["Reached: 1 of 2; not enough evidence for 0 more, 18 not measured"]
     said.append(f"Missed: {name.format('CNN 1', 'time')}: 7.90, limit >= 8")
     assert capsys.readouterr().out.splitlines()[:2] == said
     assert "".join(f"- {line}\n" for line in said) in page

@@ -20,7 +20,7 @@ from attention_sampling.benchmark.report.notes import (
     ABOUT,
     ABOUT_COSTS,
     PAIRS,
-    RATIOS,
+    notes_on_costs,
     notes_on_runs,
 )
 from attention_sampling.benchmark.report.page import (
@@ -122,7 +122,7 @@ def _task_blocks(
     for file in costs:
         reasons = cost_reasons(file)
         blocks += [cost_table(file), *([Items(reasons)] if reasons else [])]
-        blocks.append(Paragraph(RATIOS))
+        blocks += [Paragraph(text) for text in notes_on_costs(task)]
         blocks += describe_circumstances([file])
     return blocks
 

@@ -44,10 +44,11 @@ def results_table(
         paper = published(task, method)
         some: list[Series | None] = [one for one in series if one.method == method]
         for number, one in enumerate(some or [None]):
+            sized = task if one is None else one.files[0].task
             rows.append(
                 [
                     ("Method", _label(method_name(method), one)),
-                    ("Scale", method_scale(task, method)),
+                    ("Scale", method_scale(sized, method)),
                     ("Train loss", _mean(one, "train_loss")),
                     _published_mean(paper.train_loss, paper.train_loss_error),
                     ("Test error", _mean(one, "test_error")),
@@ -63,7 +64,8 @@ def other_results_table(task: Task, series: Sequence[Series]) -> Table:
     """Return the results of a task on images of a size that the paper has not."""
     rows = [
         [
-            ("Method", _label(method_title(task, one.method), one)),
+            ("Method", _label(method_name(one.method), one)),
+            ("Scale", method_scale(one.files[0].task, one.method)),
             ("Train loss", _mean(one, "train_loss")),
             ("Test error", _mean(one, "test_error")),
         ]
