@@ -9,7 +9,11 @@ from typing import Any
 
 @contextlib.contextmanager
 def open_to_write(
-    h5py: Any, part: Path, path: Path, passing: tuple[type[Exception], ...] = ()
+    h5py: Any,
+    part: Path,
+    path: Path,
+    passing: tuple[type[Exception], ...] = (),
+    index_checksums: bool = False,
 ) -> Iterator[Any]:
     """Open a new HDF5 file, and close it also where the disk is full.
 
@@ -18,6 +22,9 @@ def open_to_write(
         part: where to write.
         path: what to call the file in errors.
         passing: errors inside the block that are not of writing.
+        index_checksums: in the format of HDF5 1.10, which has checksums of where the
+            chunks are, not of what is in them alone. What a killed process has left
+            of such a file cannot be opened.
 
     Yields:
         ``h5py.File``, open for writing.
@@ -29,7 +36,12 @@ def open_to_write(
     file = None
     try:
         # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
-        file = h5py.File(part, "x", rdcc_nbytes=0)
+        file = h5py.File(
+            part,
+            "x",
+            libver=("v110", "v110") if index_checksums else None,
+            rdcc_nbytes=0,
+        )
         yield file
         file.close()
     except BaseException as error:

@@ -74,6 +74,17 @@ def read_contents(path: Path) -> Contents:
                 f"Received: images {images.shape}, labels {labels.shape}, boxes "
                 f"{boxes.shape}, views {views.shape} in {str(path)!r}"
             )
+    top_left, bottom_right = contents.boxes[..., :2], contents.boxes[..., 2:]
+    if (
+        (contents.labels < 0).any()
+        or (top_left < 0).any()
+        or (top_left >= bottom_right).any()
+        or (bottom_right > contents.size).any()
+    ):
+        raise ValueError(
+            "The file has labels below 0, or digits outside of their image. "
+            f"{REMEDY}. Received: {str(path)!r}"
+        )
     return contents
 
 

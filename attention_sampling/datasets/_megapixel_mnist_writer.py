@@ -60,7 +60,7 @@ def write_megapixel_mnist(
         )
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with open_to_write(h5py, part, path) as file:
+        with open_to_write(h5py, part, path, index_checksums=True) as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
             file.attrs["view_size"] = low
             file.attrs["noise_patches"] = data.noise_patches

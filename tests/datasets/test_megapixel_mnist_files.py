@@ -220,6 +220,50 @@ def test_damaged_pixels_and_labels(path, name):
         read()
 
 
+def test_a_flipped_bit_is_found_or_harmless(make, path, rng):
+    def read(path):
+        opened = MegapixelMNISTFile(path)
+        return [opened.labels, opened.boxes, opened.views, opened.images(range(4))]
+
+    whole, data = read(path), path.read_bytes()
+    found = 0
+    for position in rng.integers(len(data), size=150):
+        spoiled = bytearray(data)
+        spoiled[position] ^= 1 << rng.integers(8)
+        path.write_bytes(bytes(spoiled))
+        try:
+            values = read(path)
+        except ValueError:
+            found += 1
+        else:
+            for value, expected in zip(values, whole, strict=True):
+                np.testing.assert_array_equal(value, expected)
+    assert found > 75
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("labels", lambda values: values - 9),
+        ("boxes", lambda values: spoiled_boxes(values, "top", -1)),
+        ("boxes", lambda values: spoiled_boxes(values, "right", 212)),
+        ("boxes", lambda values: spoiled_boxes(values, "bottom", 0)),
+    ],
+)
+def test_values_that_cannot_be(path, name, spoil):
+    with h5py.File(path, "r+") as file:
+        values = spoil(file[name][...])
+        del file[name]
+        file[name] = values
+    with pytest.raises(ValueError, match=r"labels below 0, or digits outside.*data.h5"):
+        MegapixelMNISTFile(path)
+
+
+def spoiled_boxes(boxes, field, value):
+    boxes[field][0, 0] = value
+    return boxes
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("version", 2), ("format", "mnist"), ("version", None), ("version", [1, 1])],
