@@ -94,8 +94,9 @@ def _log_times(n: int) -> np.ndarray:
     """Return the grid of log T.
 
     For n equal cells of many, the integrand is T^n exp(-T): around ``T = n``, with
-    width ``1 / sqrt(n)`` in log T. Steps of that width leave a relative error below 1e-6, most of which is common to all integrals, and
-    steps of 1/4 suffice for ``exp(-T)`` itself. 3.5 above the peak it is below 1e-12.
+    width ``1 / sqrt(n)`` in log T. Steps of that width leave a relative error below 1e-6,
+    most of which is common to all integrals, and steps of 1/4 suffice for ``exp(-T)``
+    itself. 3.5 above the peak it is below 1e-12.
     """
     step = min(0.25, 1.0 / math.sqrt(n))
     last = math.log(n) + 3.5

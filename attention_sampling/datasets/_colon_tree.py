@@ -61,7 +61,9 @@ def check_files(folders: Collection[Path]) -> None:
         found = {
             path.name
             for path in folder.iterdir()
-            if path.suffix in (".bmp", ".mat") and not path.name.startswith(".")
+            if path.suffix in (".bmp", ".mat")
+            and not path.name.startswith(".")
+            and path.is_file()
         }
         if f"{folder.name}_detection.mat" in found:
             raise ValueError(

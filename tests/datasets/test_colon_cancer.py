@@ -155,6 +155,17 @@ class TestBadTree:
         ):
             load_colon_cancer(tree)
 
+    def test_neither_a_folder_nor_a_dead_link_is_a_file(self, tree):
+        for path in (file_of(tree, 2), file_of(tree, 4, "epithelial")):
+            path.unlink()
+        file_of(tree, 2).mkdir()
+        file_of(tree, 4, "epithelial").symlink_to("nowhere")
+        with pytest.raises(
+            FileNotFoundError,
+            match=r"^2 files of the 12 images.*no \S+img2\.bmp, \S+epithelial\.mat$",
+        ):
+            load_colon_cancer(tree)
+
     def test_ten_missing_files_are_named(self, tree):
         for number in range(1, 13):
             file_of(tree, number, "others").unlink()
