@@ -28,10 +28,10 @@ _RATIOS = (
 )
 PAIRS = (
     "Each ratio is the median over pairs of steps, not the quotient of the two medians "
-    "beside it. The bare networks know nothing of each other and may run at once; in order, "
-    "the feature network waits for the attention, as it has to where this says which patches "
-    "it gets. Processor time is the ratio, to the networks at once, of the time of all threads. "
-    "The step is in float32, with the unordered estimator, without control "
+    "beside it. The bare networks do not depend on each other and may run at once. In order, "
+    "the feature network waits for the attention map, as it must where this decides which "
+    "patches it gets. Processor time is the ratio, to the networks at once, of the time of "
+    "all threads. The step is in float32, with the unordered estimator, without control "
     "variate, proposal and centred features."
 )
 _EPOCHS = (
