@@ -36,12 +36,10 @@ def open_to_write(
     file = None
     try:
         # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
-        file = h5py.File(
-            part,
-            "x",
-            libver=("v110", "v110") if index_checksums else None,
-            rdcc_nbytes=0,
-        )
+        if index_checksums:
+            file = _create_with_checksums(h5py, part)
+        else:
+            file = h5py.File(part, "x", rdcc_nbytes=0)
         yield file
         file.close()
     except BaseException as error:
@@ -62,3 +60,16 @@ def open_to_write(
             f"The file cannot be written ({error}). Make room on the disk, or write "
             f"elsewhere. Received: {str(path)!r}"
         ) from error
+
+
+def _create_with_checksums(h5py: Any, part: Path) -> Any:
+    """Create a file in the format of HDF5 1.10, without the time of day in it."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)  # as h5py.File does
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    _, slots, _, preemption = access.get_cache()
+    access.set_cache(0, slots, 0, preemption)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    flags = h5py.h5f.ACC_EXCL
+    return h5py.File(h5py.h5f.create(os.fsencode(part), flags, creation, access))
