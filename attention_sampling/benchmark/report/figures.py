@@ -1,5 +1,6 @@
 """Figures of a report: learning curves."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def draw_curves(path: Path, series: Sequence[Series], names: Sequence[str]) -> N
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
+    from PIL import Image
 
     lines = sum(name.count("\n") + 1 for name in names)
     figure = Figure(figsize=(9, 5.5 + 0.09 * lines), layout="constrained")
@@ -51,8 +53,11 @@ def draw_curves(path: Path, series: Sequence[Series], names: Sequence[str]) -> N
     panels[1, 1].xaxis.set_minor_formatter(NullFormatter())
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=85)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    with Image.open(drawn) as image, replacing(path) as part:
+        # A palette takes a third of the bytes, which a page in a repository counts.
+        image.convert("RGB").quantize().save(part, format="png", optimize=True)
 
 
 def _draw(
