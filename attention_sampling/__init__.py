@@ -31,7 +31,7 @@ _MODULE_OF = {
     "UnfoldPatches": "layers",
     "attention_sampling": "pipeline",
     "bind_source": "binding",
-    "extract_patches": "windows",
+    "extract_patches": "extraction",
     "multinomial_entropy": "regularizers",
 }
 

@@ -1,4 +1,4 @@
-"""Take rows of a tensor. With ``host``, what of the core names a backend."""
+"""Take rows of a tensor. With ``host``, what of the core calls a backend by itself."""
 
 import importlib
 from typing import Any
@@ -29,9 +29,8 @@ def gather_rows(x: Any, indices: Any) -> Any:
     >>> keras.ops.convert_to_numpy(rows).tolist()
     [[[3, 4]], [[1, 2]]]
     """
-    backend = keras.backend.backend()
-    if keras.utils.is_keras_tensor(indices) or keras.utils.is_keras_tensor(x):
-        return ops.take(x, indices, axis=0)
+    symbolic = any(keras.utils.is_keras_tensor(tensor) for tensor in (x, indices))
+    backend = None if symbolic else keras.backend.backend()
     if backend == "tensorflow":
         return importlib.import_module("tensorflow").gather(x, indices)
     if backend == "torch":

@@ -1,4 +1,4 @@
-"""Call a NumPy function from a graph. With ``gather``, what of the core names a backend."""
+"""Call a NumPy function from a graph. With ``gather``, what calls a backend by itself."""
 
 import importlib
 from collections.abc import Callable, Sequence

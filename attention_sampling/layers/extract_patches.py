@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from attention_sampling import host, patch_reader, windows
+from attention_sampling import extraction, host, patch_reader, windows
 from attention_sampling.checks import check_pair
 from attention_sampling.input_checks import check_images, check_inputs, common_batch
 
@@ -75,7 +75,7 @@ class ExtractPatches(keras.layers.Layer):
         x_high, origins = check_inputs(inputs, *_INPUTS)
         self._check(x_high, origins)
         if self.reader is None:
-            return windows.extract_patches(x_high, origins, self.patch_size)
+            return extraction.extract_patches(x_high, origins, self.patch_size)
         return self.reader.read_patches(x_high, origins, self.patch_size)
 
     def at_cells(self, x_high, cells, attention_size, low_size, receptive_field):
