@@ -129,6 +129,8 @@ def parse_arguments(argv=None):
         parser.error("--folds does not go with --train-on and --test-on")
     if not by_ids and arguments.folds is None:
         arguments.folds = 5
+    if arguments.folds is not None and arguments.folds < 2:
+        parser.error("--folds must be at least 2")
     return arguments
 
 

@@ -154,10 +154,14 @@ def parse_arguments(description, argv=None):
             parser.error(f"--{name.replace('_', '-')} must be positive")
     if not 0 < arguments.scale <= 1:
         parser.error("--scale must be above 0 and at most 1")
+    if not 0 < arguments.test_fraction < 1:
+        parser.error("--test-fraction must be above 0 and below 1")
     if arguments.download and not arguments.dataset:
         parser.error("--download needs --dataset DIR, where to put the images")
     if arguments.start_from and arguments.method.kind != "ats":
         parser.error("--start-from needs --method ats-N")
+    if arguments.start_from and not arguments.start_from.is_file():
+        parser.error(f"--start-from is no file: {arguments.start_from}")
     return arguments
 
 

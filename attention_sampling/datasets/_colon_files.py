@@ -21,7 +21,7 @@ def read_bmp(path: Path) -> npt.NDArray[np.uint8]:
         OSError: the file cannot be read.
         ValueError: it is no BMP file in colours, or not whole.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     data = path.read_bytes()
     try:
@@ -29,6 +29,11 @@ def read_bmp(path: Path) -> npt.NDArray[np.uint8]:
             mode, pixels = image.mode, np.asarray(image)
     except MemoryError:
         raise
+    except UnidentifiedImageError:  # it names no file, and an address
+        raise ValueError(
+            "An image does not decode. Expected: a whole BMP file. "
+            f"Received: {path} (it is none)"
+        ) from None
     except Exception as error:  # Pillow's readers raise nearly anything on bad bytes
         raise ValueError(
             "An image does not decode. Expected: a whole BMP file. "

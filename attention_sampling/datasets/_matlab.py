@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 _HEADER = 128  # bytes
+_LARGEST = 2**26  # bytes of a variable: a broken file must not fill the memory
 _ORDERS = {b"IM": "<", b"MI": ">"}
 _NAME, _DIMENSIONS, _FLAGS, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
 # Type of an element -> how NumPy calls its numbers.
@@ -54,7 +55,7 @@ def read_matlab(data: bytes) -> dict[str, npt.NDArray[np.float64] | None]:
         kind, content, rest = _split(rest, order)
         if kind == _COMPRESSED:
             try:
-                unpacked = memoryview(zlib.decompress(content))
+                unpacked = memoryview(_decompress(content))
             except zlib.error as error:
                 raise ValueError(f"what is compressed is broken: {error}") from error
             kind, content, _ = _split(unpacked, order)
@@ -65,6 +66,17 @@ def read_matlab(data: bytes) -> dict[str, npt.NDArray[np.float64] | None]:
             raise ValueError(f"the variable {name} is there twice")
         variables[name] = values
     return variables
+
+
+def _decompress(content: memoryview) -> bytes:
+    """Return what was compressed, whole."""
+    stream = zlib.decompressobj()
+    unpacked = stream.decompress(content, _LARGEST)
+    if stream.unconsumed_tail:
+        raise ValueError(f"a variable has more than {_LARGEST:,} bytes")
+    if not stream.eof:
+        raise ValueError("what is compressed is cut")
+    return unpacked
 
 
 def _split(data: memoryview, order: str) -> tuple[int, memoryview, memoryview]:

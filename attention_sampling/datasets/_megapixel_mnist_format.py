@@ -9,7 +9,7 @@ import numpy as np
 
 from attention_sampling.datasets._megapixel_mnist_hdf5 import REMEDY, h5py, open_to_read
 
-FORMAT, VERSION = "megapixel_mnist", 1
+FORMAT, VERSION = "megapixel_mnist", 2
 # Views are stored as whole numbers of 1 / VIEW_UNIT of a grey value: as exact in the
 # brightest pixels as in the darkest, unlike 16-bit floats.
 VIEW_UNIT = 256
@@ -90,7 +90,7 @@ def read_contents(path: Path) -> Contents:
 
 def _attributes(file: Any, path: Path) -> dict[str, Any]:
     """Return what of the contents the attributes of the file hold."""
-    kind = {name: file.attrs.get(name) for name in ("format", "version")}
+    kind = {name: _attribute(file, name) for name in ("format", "version")}
     if [str(value) for value in kind.values()] != [FORMAT, str(VERSION)]:
         raise ValueError(
             f"The file is none of Megapixel MNIST, or of another version. Expected: the "
@@ -102,13 +102,25 @@ def _attributes(file: Any, path: Path) -> dict[str, Any]:
             "view_size": _pair(file.attrs["view_size"]),
             "noise_patches": int(file.attrs["noise_patches"]),
             "seed": int(file.attrs["seed"]),
-            "settings": dict(json.loads(file.attrs["settings"])),
+            "settings": dict(json.loads(_attribute(file, "settings"))),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             "The file lacks an attribute. Expected: view_size, noise_patches, seed and "
-            f"settings. {REMEDY}. Received: {dict(file.attrs)} in {str(path)!r}"
+            f"settings. {REMEDY}. Received: {dict.fromkeys(file.attrs)} in {str(path)!r}"
         ) from error
+
+
+def _attribute(file: Any, name: str) -> Any:
+    """Return an attribute, text as str; None if there is none that can be trusted.
+
+    Text of variable length lies in a heap without checksum, and HDF5 never ends to
+    search one that is damaged: this package writes none, and none is read.
+    """
+    if name not in file.attrs or file.attrs.get_id(name).dtype.hasobject:
+        return None
+    value = file.attrs[name]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _dataset(file: Any, name: str, path: Path) -> Any:

@@ -61,11 +61,13 @@ def write_megapixel_mnist(
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open_to_write(h5py, part, path, index_checksums=True) as file:
-            file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+            # Text of fixed length: other text lies in a heap, which has no checksum.
+            file.attrs["format"] = np.bytes_(FORMAT)
+            file.attrs["version"] = VERSION
             file.attrs["view_size"] = low
             file.attrs["noise_patches"] = data.noise_patches
             file.attrs["seed"] = data.seed
-            file.attrs["settings"] = json.dumps(dict(settings or {}))
+            file.attrs["settings"] = np.bytes_(json.dumps(dict(settings or {})))
             _write_images(file, data, low, f"Writing {path.name}" if progress else None)
         _synchronize(part)
         os.replace(part, path)

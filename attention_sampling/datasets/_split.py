@@ -46,12 +46,16 @@ def check_classes(
     """Refuse a split that cannot be trained on or tested with."""
     labels = {sample.label for sample in train}
     missing = [name for label, name in enumerate(classes) if label not in labels]
-    if missing or not test:
+    if missing:
         raise ValueError(
-            f"Nothing is left {'for training' if missing else 'for testing'} in "
-            f"{directory}. Expected: images of each of {', '.join(classes)} for "
-            f"training, and some for testing. Received: {len(train)} and {len(test)}, "
-            f"for training none of {', '.join(missing) or 'no class'}"
+            f"No image of class {', '.join(missing)} is left for training in {directory}. "
+            f"Expected: some of each of {', '.join(classes)}. "
+            f"Received: {len(train)} for training, {len(test)} for testing"
+        )
+    if not test:
+        raise ValueError(
+            f"Nothing is left for testing in {directory}. Expected: at least one image. "
+            f"Received: {len(train)} for training"
         )
     labels = {sample.label for sample in test}
     missing = [name for label, name in enumerate(classes) if label not in labels]

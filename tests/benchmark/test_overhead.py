@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -154,6 +155,32 @@ def test_command_writes_what_the_report_reads(tmp_path, monkeypatch, capsys):
     benchmark.main(["overhead", *words, "--output", str(tmp_path / "made")])
     (measurement,) = read_measurements(tmp_path / "made")
     assert [row["method"] for row in measurement.content["rows"]] == ["ats-5"]
+
+
+def die(*arguments):
+    os._exit(1)
+
+
+def forget(*arguments):
+    raise MemoryError
+
+
+@on_tensorflow
+@pytest.mark.parametrize("end", [die, forget])
+def test_a_process_that_dies_is_named(monkeypatch, tmp_path, end):
+    monkeypatch.setattr(overhead, "measure_overhead", end)
+    with pytest.raises(
+        ChildProcessError, match=r"colon_cancer: the process.*batch_size=3"
+    ):
+        benchmark.main(
+            [
+                "overhead",
+                "--tasks=colon_cancer",
+                "--batch-size=3",
+                f"--output={tmp_path}",
+            ]
+        )
+    assert not (tmp_path / "overhead.json").exists()
 
 
 @on_tensorflow

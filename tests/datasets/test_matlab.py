@@ -11,6 +11,7 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attention_sampling.datasets import _matlab
 from attention_sampling.datasets._matlab import read_matlab
 
 DTYPES = ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
@@ -107,6 +108,20 @@ def test_byte_orders_and_types_narrower_than_the_class(order, numbers):
 def test_refuses(data, message):
     with pytest.raises(ValueError, match=message):
         read_matlab(data)
+
+
+def test_a_small_file_does_not_fill_the_memory(monkeypatch):
+    many = save(detection=np.zeros((1000, 1000)))
+    assert read_matlab(many)["detection"].shape == (1000, 1000)
+    monkeypatch.setattr(_matlab, "_LARGEST", 7_000_000)
+    with pytest.raises(ValueError, match=r"a variable has more than 7,000,000 bytes"):
+        read_matlab(many)
+
+
+def test_a_compressed_variable_cut_inside():
+    content = zlib.compress(INSIDE)[:-9]
+    with pytest.raises(ValueError, match="what is compressed is cut"):
+        read_matlab(PLAIN[:128] + struct.pack("<II", 15, len(content)) + content)
 
 
 def test_a_file_without_variable():

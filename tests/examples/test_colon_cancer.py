@@ -391,6 +391,7 @@ def test_a_stain_gets_more_or_less_and_glass_stays(example):
     ("arguments", "message"),
     [
         (["--folds=3", "--test-on=1"], "--folds does not go with --train-on"),
+        (["--folds=1"], "--folds must be at least 2"),
         (["--train-on=5-1"], "goes down"),
         (["--dropout=1"], "--dropout must be at least 0 and below 1"),
         (["--augmentation=more"], "invalid choice"),

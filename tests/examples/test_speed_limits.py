@@ -250,7 +250,6 @@ def test_profile_prints_time_and_memory(example, scenes, tmp_path, capsys):
     ("more", "message"),
     [
         (["--method=ats-1000"], "Cannot draw 1000 different cells"),
-        (["--test-fraction=2"], "`test_fraction` is out of range"),
         (["--dataset=nowhere"], "The data set is not there"),
         (["--scale=0.02"], "The view is too small for the attention network"),
         (["--on-demand", "--method=cnn-1"], "Expected: --method ats-N or u-N"),
@@ -280,6 +279,9 @@ def test_an_error_is_one_line(example, tmp_path, monkeypatch):
         (["--resume", "--overwrite"], "not allowed with argument --resume"),
         (["--download"], "--download needs --dataset DIR"),
         (["--start-from=x", "--method=u-3"], "--start-from needs --method ats-N"),
+        (["--start-from=nowhere"], "--start-from is no file: nowhere"),
+        (["--test-fraction=0"], "--test-fraction must be above 0 and below 1"),
+        (["--test-fraction=1"], "--test-fraction must be above 0 and below 1"),
         # Once meant: from the attention alone.
         (["--mix-epochs=0"], "--mix-epochs 0 needs --mix: 0 to draw from the"),
         (["--dataset=x", "--mix-epochs=3"], "--mix-epochs 3 needs --mix"),

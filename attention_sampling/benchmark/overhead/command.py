@@ -1,6 +1,7 @@
 """Compare training steps of attention sampling with those of its bare networks."""
 
 import argparse
+from concurrent.futures.process import BrokenProcessPool
 
 from attention_sampling.benchmark import processes
 from attention_sampling.benchmark.circumstances import date, machine, versions
@@ -16,7 +17,7 @@ from attention_sampling.benchmark.limits_report import Report
 from attention_sampling.benchmark.overhead.steps import measure_overhead
 from attention_sampling.benchmark.steps import OPTIMIZER
 from attention_sampling.benchmark.tables import Row
-from attention_sampling.tasks import TASKS, parse_method
+from attention_sampling.tasks import TASKS, Task, parse_method
 
 # That the numbers depend on.
 _OPTIONS = ("tasks", "steps", "warmup", "batch_size")
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: a number is out of range; an earlier measurement is in the way; the
             backend is not TensorFlow.
-        OSError: a file cannot be written.
+        OSError: a file cannot be written, or a process that measures dies.
     """
     cost_device.check_backend()
     check_at_least(arguments, steps=1, warmup=1, batch_size=1)
@@ -69,15 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     rows: list[Row] = []
     for name in arguments.tasks:
         task = TASKS[name]
-        with processes.start_process() as executor:
-            row = executor.submit(
-                measure_overhead,
-                task,
-                parse_method(task.reference),
-                arguments.batch_size,
-                arguments.steps,
-                arguments.warmup,
-            ).result()
+        row = _measure(task, arguments.batch_size, arguments.steps, arguments.warmup)
         print(f"{name}: {row['ratio']:.3f} of the bare networks", flush=True)
         rows.append(row)
         write_json(
@@ -99,6 +92,27 @@ def run(arguments: argparse.Namespace) -> None:
         )
     report.add("overhead", "Training steps over those of their bare networks", rows)
     print(report.summary())
+
+
+def _measure(task: Task, batch_size: int, steps: int, warmup: int) -> Row:
+    """Measure a task in a process of its own."""
+    with processes.start_process() as executor:
+        measured = executor.submit(
+            measure_overhead,
+            task,
+            parse_method(task.reference),
+            batch_size,
+            steps,
+            warmup,
+        )
+        try:
+            return measured.result()
+        except (BrokenProcessPool, MemoryError) as error:
+            raise ChildProcessError(
+                f"{task.name}: the process that measures died, as processes do that run "
+                "out of memory. Use a smaller --batch-size, or other --tasks. "
+                f"Received: batch_size={batch_size}"
+            ) from error
 
 
 def _tasks(text: str) -> list[str]:
