@@ -110,7 +110,9 @@ def overhead_table(file: Measurement) -> Table:
         ]
         for row in file.content["rows"]
     ]
-    return Table.of_cells("Training steps over their bare networks", rows)
+    title = "Training steps over their bare networks"
+    processor = file.content["machine"].get("processor")
+    return Table.of_cells(f"{title}, {processor}" if processor else title, rows)
 
 
 def _range(formatted: Callable[..., str], row: dict[str, Any], name: str) -> str:

@@ -18,7 +18,8 @@ ABOUT = (
 ABOUT_COSTS = (
     "Time and memory are at batch 1 and at the sizes of the paper, once for each method, "
     "whatever the settings of its trainings: in float32, with the unordered estimator, "
-    "without control variate, proposal and centred features."
+    "without control variate, proposal and centred features. They are of the machine that "
+    "stands below the table of costs, which need not be that of the trainings."
 )
 _RATIOS = (
     "A ratio of times is the median over the turns in which a method and that of "
