@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from report_contents import (
     cost,
@@ -457,19 +458,25 @@ def test_figure_and_pages_are_the_same_bytes_again(tmp_path):
     assert (tmp_path / "b" / "report_colon_cancer.png").stat().st_size < 200_000
 
 
+def keep_figures(monkeypatch):
+    """Return a list that figures come into as they are saved."""
+    figures, save = [], Figure.savefig
+
+    def keep(figure, *arguments, **keywords):
+        figures.append(figure)
+        save(figure, *arguments, **keywords)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
 def test_figure_shows_mean_and_range(tmp_path, monkeypatch):
     """Where one run has no number, there is no point."""
     content = training("colon_cancer", "ats-10", [0.1, 0.3])
     content["fits"][0]["curve"]["test_error"][0] = None
     write(tmp_path / "metrics.json", content)
     series = collect_series(read_measurements(tmp_path))
-    figures = []
-
-    def keep(figure, path, **keywords):
-        figures.append(figure)
-        path.write_bytes(b"")
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", keep)
+    figures = keep_figures(monkeypatch)
     report_sections.draw_curves(tmp_path / "a.png", series, ["ATS-10"])
     loss, _, error, by_time = figures[0].axes
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[1, 1.0], [2, 0.4]])
@@ -486,13 +493,7 @@ def test_curves_of_one_epoch_are_seen(tmp_path, monkeypatch):
         content["fits"][0] |= {"epochs": epochs, "curve": curve}
         write(tmp_path / name / "metrics.json", content)
     series = collect_series(read_measurements(tmp_path))
-    figures = []
-
-    def keep(figure, path, **keywords):
-        figures.append(figure)
-        path.write_bytes(b"")
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", keep)
+    figures = keep_figures(monkeypatch)
     report_sections.draw_curves(tmp_path / "a.png", series, ["ATS-10", "U-10"])
     for axes in figures[0].axes:
         assert [line.get_marker() for line in axes.lines] == ["o", ""]
