@@ -96,7 +96,7 @@ def prepare(task: Task, method: Method, batch_size: int, warmup: int) -> None:
         for _ in range(warmup):
             step()
     except _shortages() as error:
-        raise MemoryError(_first_line(error)) from None
+        raise MemoryError(_short(error)) from None
     gc.collect()
     reset_peak()
     _here.step, _here.resident = step, resident
@@ -114,7 +114,7 @@ def take_turn() -> list[Step]:
             return [first]
         return [_measure(_here.step) for _ in range(STEPS_A_TURN)]
     except _shortages() as error:
-        raise MemoryError(_first_line(error)) from None
+        raise MemoryError(_short(error)) from None
 
 
 def end() -> Memory:
@@ -148,5 +148,7 @@ def _shortages() -> tuple[type[Exception], ...]:
     return (MemoryError, errors.ResourceExhaustedError, errors.AbortedError)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+def _short(error: Exception) -> str:
+    """Return the line of an error that tells of the shortage, or its first."""
+    lines = str(error).strip().splitlines() or [""]
+    return next((line for line in lines if line.startswith("OOM")), lines[0])[:200]
