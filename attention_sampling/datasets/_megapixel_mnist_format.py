@@ -106,8 +106,9 @@ def _attributes(file: Any, path: Path) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            "The file lacks an attribute. Expected: view_size, noise_patches, seed and "
-            f"settings. {REMEDY}. Received: {dict.fromkeys(file.attrs)} in {str(path)!r}"
+            f"The file lacks an attribute, or has one of another kind: {error}. "
+            f"Expected: view_size, noise_patches, seed and settings. {REMEDY}. "
+            f"Received: {sorted(file.attrs)} in {str(path)!r}"
         ) from error
 
 
