@@ -24,15 +24,15 @@ _MODULE_OF = {
     "FullExpectation": "layers",
     "LocalContrast": "layers",
     "MultinomialEntropy": "regularizers",
-    "ProposalMix": "schedules",
+    "ProposalMix": "callbacks",
     "SamplePatches": "layers",
     "SampleSoftmax": "layers",
     "SamplingMetrics": "layers",
     "UnfoldPatches": "layers",
     "attention_sampling": "pipeline",
-    "bind_source": "binding",
-    "extract_patches": "extraction",
+    "extract_patches": "ops.patches",
     "multinomial_entropy": "regularizers",
+    "set_source": "pipeline",
 }
 
 __all__ = ["__version__", *_MODULE_OF]
@@ -62,4 +62,4 @@ def _register_serializables(keras: Any) -> None:
 @wrapt.when_imported("attention_sampling.layers")
 def _register_baselines(layers: Any) -> None:
     """And those of the baselines, which stand on our layers, as soon as these are there."""
-    importlib.import_module(".baselines", __name__)
+    importlib.import_module(".experiments.baselines", __name__)

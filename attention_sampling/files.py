@@ -1,16 +1,21 @@
-"""Files that are replaced as a whole: nobody finds half of one."""
+"""Files that appear whole or not at all, and one process at a time in a directory."""
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import filelock
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Name a file to write in place of another, and put it there when it is whole.
 
-    Where writing fails, what was there before stays, and nothing else.
+    Where writing fails, what was there before stays, and nothing else. Two writers of one
+    path have a file each; the last to end wins.
 
     Args:
         path: file to write or to replace.
@@ -31,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     '42'
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield part
         os.replace(part, path)
@@ -41,3 +46,113 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def one_process(directory: str | os.PathLike[str]) -> Iterator[Path]:
+    """Keep other processes out of a directory, and make it if it is not there.
+
+    Take it once, before anything in the directory is read or written. Files that a killed
+    process left half-written by ``replacing`` are removed.
+
+    Args:
+        directory: where this process will write.
+
+    Yields:
+        Path of the directory.
+
+    Raises:
+        BlockingIOError: another process is at work in it.
+        OSError: it cannot be made.
+
+    Example:
+
+    >>> import tempfile
+    >>> with one_process(Path(tempfile.mkdtemp(), "runs")) as output:
+    ...     output.is_dir()
+    True
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise BlockingIOError(
+            f"Another process is at work in {directory}. Wait for its end, or choose "
+            "another directory."
+        ) from None
+    try:
+        for part in directory.rglob(".*.part*"):
+            part.unlink(missing_ok=True)
+        yield directory
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def open_to_write(
+    h5py: Any,
+    part: Path,
+    path: Path,
+    passing: tuple[type[Exception], ...] = (),
+    index_checksums: bool = False,
+) -> Iterator[Any]:
+    """Open a new HDF5 file, and close it also where the disk is full.
+
+    Args:
+        h5py: the library, which is optional.
+        part: where to write.
+        path: what to call the file in errors.
+        passing: errors inside the block that are not of writing.
+        index_checksums: in the format of HDF5 1.10, which has checksums of where the
+            chunks are, not of what is in them alone. What a killed process has left
+            of such a file cannot be opened.
+
+    Yields:
+        ``h5py.File``, open for writing.
+
+    Raises:
+        OSError: it cannot be written.
+        KeyboardInterrupt: the user wants no more of it.
+    """
+    file = None
+    try:
+        # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
+        if index_checksums:
+            file = _create_with_checksums(h5py, part)
+        else:
+            file = h5py.File(part, "x", rdcc_nbytes=0)
+        yield file
+        file.close()
+    except BaseException as error:
+        if file is not None:
+            # Closing writes: give it room. An HDF5 file that could not be closed keeps
+            # its space on the disk until the process ends.
+            with contextlib.suppress(OSError):
+                os.truncate(part, 0)
+            with contextlib.suppress(OSError, RuntimeError):
+                file.close()
+        # h5py raises something else after an interrupt in one of its callbacks.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        # HDF5 raises either when it cannot write.
+        if isinstance(error, passing) or not isinstance(error, OSError | RuntimeError):
+            raise
+        raise OSError(
+            f"The file cannot be written ({error}). Make room on the disk, or write "
+            f"elsewhere. Received: {str(path)!r}"
+        ) from error
+
+
+def _create_with_checksums(h5py: Any, part: Path) -> Any:
+    """Create a file in the format of HDF5 1.10, without the time of day in it."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)  # as h5py.File does
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    _, slots, _, preemption = access.get_cache()
+    access.set_cache(0, slots, 0, preemption)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    flags = h5py.h5f.ACC_EXCL
+    return h5py.File(h5py.h5f.create(os.fsencode(part), flags, creation, access))

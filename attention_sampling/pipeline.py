@@ -5,11 +5,11 @@ from typing import Any
 
 import keras
 
-from attention_sampling.checks import check_choice
-from attention_sampling.input_checks import check_images, check_inputs
+from attention_sampling.checks import check_choice, check_images, check_inputs
 from attention_sampling.layers import (
     ActivityRegularizer,
     Expectation,
+    ExtractPatches,
     FullExpectation,
     SamplePatches,
     SamplingMetrics,
@@ -79,7 +79,7 @@ def attention_sampling(
             sample size while training. See ``SamplingMetrics``.
         source: ``attention_sampling.data.Source`` to read the patches from, so that the
             images stay on disk and may differ in size. Not saved with the model:
-            ``bind_source``.
+            ``set_source``.
 
     Returns:
         Callable from ``[x_low, x_high]``, views (batch, low_height, low_width, channels)
@@ -239,3 +239,45 @@ def _input_size(feature: Any) -> tuple[int, int]:
             f"input_shape={shape}"
         )
     return shape[1], shape[2]
+
+
+def set_source(model: keras.Model, source: Any) -> None:
+    """Let a model read its patches from a source.
+
+    A source is not saved with a model, and ``keras.models.clone_model`` leaves it behind
+    too. The new one may hold other images, such as those to predict.
+
+    Args:
+        model: model that was built with ``attention_sampling(source=...)``, or with
+            other layers that take a source.
+        source: ``attention_sampling.data.Source`` of the same channels and dtype as the
+            one the model was built with.
+
+    Raises:
+        TypeError: this is no source.
+        ValueError: the source is of another kind; no layer of the model takes one.
+
+    Example:
+
+    >>> from attention_sampling.data import ArraySource
+    >>> index = keras.Input((), dtype="int32")
+    >>> origins = keras.Input((4, 2), dtype="int32")
+    >>> source = ArraySource([np.zeros((100, 200, 3), "uint8")])
+    >>> patches = ExtractPatches(32, source=source)([index, origins])
+    >>> model = keras.models.clone_model(keras.Model([index, origins], patches))
+    >>> set_source(model, source)
+    >>> model.predict([np.array([0]), np.zeros((1, 4, 2), "int32")], verbose=0).shape
+    (1, 4, 32, 32, 3)
+    """
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, ExtractPatches) and layer.reader is not None
+    ]
+    if not layers:
+        raise ValueError(
+            "No layer of the model takes patches from a source. Build it with "
+            f"attention_sampling(source=...). Received: model={model.name!r}"
+        )
+    for layer in layers:
+        layer.set_source(source)

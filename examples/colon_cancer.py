@@ -31,8 +31,8 @@ from attention_sampling.datasets.folds import (
     split_by_ids,
     stratified_folds,
 )
-from attention_sampling.networks import colon_cancer_features
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.networks import colon_cancer_features
+from attention_sampling.experiments.tasks import TASKS
 
 TASK = TASKS["colon_cancer"]
 CLASSES = ("without", "epithelial")

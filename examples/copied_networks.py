@@ -2,7 +2,7 @@
 
 import keras
 
-from attention_sampling.checkpoint import check_model_file
+from attention_sampling.callbacks import check_model_file
 
 
 def copy_networks(path):

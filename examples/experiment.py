@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from attention_sampling.data import Source
-from attention_sampling.tasks import Task
+from attention_sampling.experiments.tasks import Task
 
 
 @dataclass(frozen=True)

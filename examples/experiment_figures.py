@@ -8,9 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
+from attention_sampling.experiments.figures import (
+    deep_mil_viewer,
+    draw_weighted_patches,
+    weigh_patches,
+)
 from attention_sampling.files import replacing
-from attention_sampling.pictures import draw_attention, draw_weighted_patches
-from attention_sampling.viewer import attention_viewer, weigh_patches
+from attention_sampling.visualize import draw_attention
 
 # In a picture, in the order in which they were drawn.
 MOST_PATCHES = 16
@@ -80,7 +84,7 @@ def draw_pictures(model, task, images, inputs, classes, count, directory):
             with the first patches it drew.
     """
     directory.mkdir(exist_ok=True)
-    viewer = attention_viewer(model)
+    viewer = deep_mil_viewer(model)
     numbers = in_turn(images.labels, count)
     for number in tqdm(numbers, desc="Drawing pictures"):
         chosen = images.choose([number])

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 import attention_sampling as ats
-from attention_sampling.tasks import parse_method
+from attention_sampling.experiments.tasks import parse_method
 
 # Settings that a resumed series may change.
 FREE_SETTINGS = {"epochs", "pictures", "runs"}

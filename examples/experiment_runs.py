@@ -19,7 +19,7 @@ from script import explained
 import attention_sampling as ats
 from attention_sampling.benchmark.circumstances import date, machine, versions
 from attention_sampling.benchmark.files import write_json
-from attention_sampling.checkpoint import check_model_file
+from attention_sampling.callbacks import check_model_file
 
 
 def check_runs(arguments, output):
@@ -196,7 +196,7 @@ class Runs:
         check_model_file(first / "model.keras")
         model = keras.saving.load_model(first / "model.keras", compile=False)
         if self.experiment.source is not None:
-            ats.bind_source(model, self.experiment.source)
+            ats.set_source(model, self.experiment.source)
         draw_pictures(
             model,
             self.experiment.task,

@@ -16,8 +16,8 @@ from run_progress import (
 )
 
 import attention_sampling as ats
-from attention_sampling.checkpoint import EpochCheckpoint
-from attention_sampling.tasks import build_model
+from attention_sampling.callbacks import EpochCheckpoint
+from attention_sampling.experiments.tasks import build_model
 
 
 def build_compiled_model(arguments, task, source, n_train, seed):

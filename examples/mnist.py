@@ -27,7 +27,7 @@ from script import run_script
 
 from attention_sampling.data import HDF5Source
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.tasks import TASKS
 
 TASK = TASKS["megapixel_mnist"]
 DIGITS_OF_LABEL = 3  # of the five in an image, the first

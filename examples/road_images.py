@@ -10,8 +10,8 @@ from experiment import Images, Picture
 from PIL import Image
 
 from attention_sampling.data import Source
+from attention_sampling.data.views import view_and_image_dataset, view_dataset
 from attention_sampling.datasets.speed_limits import Sample
-from attention_sampling.views import view_and_image_dataset, view_dataset
 
 
 @dataclass(frozen=True, eq=False)

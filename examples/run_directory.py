@@ -8,7 +8,7 @@ from itertools import chain
 from run_files import read_json
 from run_lock import reserve
 
-from attention_sampling.pictures import is_ours
+from attention_sampling.visualize import is_ours
 
 SETTINGS = "settings.json"
 # What all versions of all examples have written into it.

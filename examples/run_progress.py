@@ -7,7 +7,7 @@ import numpy as np
 from run_directory import run_files
 from run_files import read_log, write_rows
 
-from attention_sampling.checkpoint import check_model_file, completed_epochs
+from attention_sampling.callbacks import check_model_file, completed_epochs
 
 # In the log: how many epochs the training was to have when the row was written.
 PLANNED = "planned_epochs"

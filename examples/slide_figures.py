@@ -10,8 +10,7 @@ from slide_folder import build_dataset
 from tqdm import tqdm
 
 from attention_sampling.files import replacing
-from attention_sampling.pictures import draw_attention
-from attention_sampling.viewer import attention_viewer
+from attention_sampling.visualize import attention_viewer, draw_attention
 
 # Pixels of the longer side of a slide in a picture.
 PICTURE_SIZE = 1200

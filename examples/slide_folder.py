@@ -10,8 +10,8 @@ import numpy as np
 
 from attention_sampling.data import Source, open_source
 from attention_sampling.data.opening import find_files
+from attention_sampling.data.views import view_dataset
 from attention_sampling.datasets.drawn_slides import write_drawn_slides
-from attention_sampling.views import view_dataset
 
 
 @dataclass

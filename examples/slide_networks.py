@@ -3,7 +3,7 @@
 import keras
 
 import attention_sampling as ats
-from attention_sampling.networks import residual_features
+from attention_sampling.experiments.networks import residual_features
 
 # Pixels of the view, each way, for one cell of the attention map.
 POOL = 4

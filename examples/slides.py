@@ -42,8 +42,8 @@ from slide_networks import POOL, build_model, constant_steps
 import attention_sampling as ats
 from attention_sampling.benchmark.circumstances import versions
 from attention_sampling.benchmark.files import write_json
-from attention_sampling.checkpoint import EpochCheckpoint, check_model_file
-from attention_sampling.views import view_dataset
+from attention_sampling.callbacks import EpochCheckpoint, check_model_file
+from attention_sampling.data.views import view_dataset
 
 # Settings that a resumed run may change.
 FREE_SETTINGS = {"epochs", "pictures"}
@@ -234,7 +234,7 @@ def predict(arguments, output):
     check_model_file(path)
     model = keras.saving.load_model(path, compile=False)
     source = open_slides(find_slides(arguments.slides), arguments.on_error)
-    ats.bind_source(model, source)
+    ats.set_source(model, source)
     view_size = model.input_shape[0][1:3]
     answers = model.predict(
         view_dataset(source, view_size, batch_size=arguments.batch_size),

@@ -31,12 +31,12 @@ from attention_sampling.datasets.speed_limits import (
     download_swedish,
     load_speed_limits,
 )
-from attention_sampling.networks import (
+from attention_sampling.experiments.networks import (
     SPEED_LIMITS_RECEPTIVE_FIELD,
     residual_features,
 )
-from attention_sampling.profiling import profile_training
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.profiling import profile_training
+from attention_sampling.experiments.tasks import TASKS
 
 # Of images that --on-demand keeps decoded: a JPEG has to be decoded as a whole.
 CACHE_BYTES = 2**28

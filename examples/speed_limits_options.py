@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiment_options import add_options, describe, set_defaults
 
-from attention_sampling.tasks import TASKS, parse_method
+from attention_sampling.experiments.tasks import TASKS, parse_method
 
 TASK = TASKS["speed_limits"]
 

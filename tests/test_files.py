@@ -1,8 +1,10 @@
 import errno
+import subprocess
+import sys
 
 import pytest
 
-from attention_sampling.files import replacing
+from attention_sampling.files import one_process, replacing
 
 
 def test_file_is_replaced_as_a_whole(tmp_path):
@@ -41,3 +43,40 @@ def test_full_disk_is_said_of_the_file(tmp_path):
     """What ends the writing of an open file knows no name."""
     with pytest.raises(OSError, match=r"File too large: '.*a\.txt'"):
         fail_to_replace(tmp_path / "a.txt", OSError(errno.EFBIG, "File too large"))
+
+
+def test_two_writers_do_not_share_a_part(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+HOLD = """
+import sys
+from attention_sampling.files import one_process
+with one_process(sys.argv[1]):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_second_process_ends_at_once_and_a_killed_one_leaves_the_way_free(tmp_path):
+    directory = tmp_path / "runs" / "a"
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with first:
+        assert first.stdout.readline() == "holds\n"
+        (directory / ".model.0123.part.keras").write_text("half")
+        with pytest.raises(BlockingIOError, match="Another process is at work in"):
+            one_process(directory).__enter__()
+        first.kill()
+    with one_process(directory) as output:
+        assert [path.name for path in output.iterdir()] == [".lock"]

@@ -28,7 +28,13 @@ def test_import_loads_no_framework():
 
 @pytest.mark.parametrize(
     "module",
-    ["estimators", "networks", "sampling", "set_probabilities", "windows"],
+    [
+        "backend",
+        "experiments.networks",
+        "ops.estimators",
+        "ops.geometry",
+        "ops.sampling",
+    ],
 )
 def test_a_module_can_be_imported_first(module):
     """It imports Keras, upon which the layers that need it are imported."""
@@ -55,9 +61,9 @@ def test_public_names():
         "UnfoldPatches",
         "__version__",
         "attention_sampling",
-        "bind_source",
         "extract_patches",
         "multinomial_entropy",
+        "set_source",
     }
 
 
@@ -97,7 +103,7 @@ keras.saving.load_model({path!r})
 def test_importing_the_package_is_enough_to_load_a_model(tmp_path, keras_first):
     import keras
 
-    from attention_sampling.baselines import AttentionPooling
+    from attention_sampling.experiments.baselines import AttentionPooling
 
     attention = keras.Input((4, 4))
     regularizer = attention_sampling.MultinomialEntropy(0.1)

@@ -19,8 +19,8 @@ from attention_sampling import (
     SamplePatches,
     SampleSoftmax,
     attention_sampling,
-    sampling,
 )
+from attention_sampling.ops import sampling
 
 PATCH = (2, 2)  # one tile of the tiny image below: windows do not overlap
 

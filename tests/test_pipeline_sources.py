@@ -19,8 +19,7 @@ from attention_sampling import (
     attention_sampling,
 )
 from attention_sampling.data import ArraySource, SourceError
-from attention_sampling.pictures import draw_attention
-from attention_sampling.viewer import attention_viewer
+from attention_sampling.visualize import attention_viewer, draw_attention
 
 BACKEND = keras.backend.backend()
 PATCH = (5, 6)

@@ -14,11 +14,8 @@ from collections.abc import Sequence
 # Name of the command and its package -> what it does.
 COMMANDS = {
     "cost": "measure time and memory a sample of each method of the paper's tables",
-    "estimators": "measure bias, variance, extremes and cost of the estimators",
     "overhead": "compare training steps with those of their two bare networks",
     "report": "write a page of what was measured, the paper's numbers beside",
-    "sources": "measure reading, cost by image size, on demand against in memory",
-    "training": "train on Megapixel MNIST by several methods and compare them",
 }
 
 

@@ -35,7 +35,7 @@ class Source(abc.ABC):
     """A sequence of large images of one channel count and dtype, read by windows.
 
     Layers take patches from it (``attention_sampling(source=...)``), and
-    ``attention_sampling.views.view_dataset`` makes the low-resolution views. Reading is
+    ``attention_sampling.data.views.view_dataset`` makes the low-resolution views. Reading is
     repeatable and may go on in several threads and processes at once: a source can be
     pickled, and opens its files anew where it arrives.
 

@@ -27,7 +27,7 @@ from attention_sampling.data.part_files import (
     part_file,
 )
 from attention_sampling.data.resume import FinishedImages
-from attention_sampling.hdf5_output import open_to_write
+from attention_sampling.files import open_to_write
 
 
 def convert(

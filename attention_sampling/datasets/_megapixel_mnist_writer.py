@@ -18,7 +18,7 @@ from attention_sampling.datasets._megapixel_mnist_format import (
 )
 from attention_sampling.datasets._megapixel_mnist_hdf5 import h5py
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
-from attention_sampling.hdf5_output import open_to_write
+from attention_sampling.files import open_to_write
 
 # Pixels of a chunk, each way. Twice as many take a tenth less space and twice as long to
 # read patches of 50 x 50 pixels from.

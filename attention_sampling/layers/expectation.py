@@ -3,10 +3,14 @@
 import keras
 from keras import ops
 
-from attention_sampling import estimators
-from attention_sampling.checks import check_choice, check_prediction
-from attention_sampling.input_checks import check_inputs, common_batch
+from attention_sampling.checks import (
+    check_choice,
+    check_inputs,
+    check_prediction,
+    common_batch,
+)
 from attention_sampling.layers.sample_patches import SamplePatches
+from attention_sampling.ops import estimators
 
 _INPUTS = ("features", "sampled_attention")
 _OPTIONAL = ("sampled_proposal",)

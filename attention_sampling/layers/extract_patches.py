@@ -3,9 +3,14 @@
 import keras
 from keras import ops
 
-from attention_sampling import extraction, host, patch_reader, windows
-from attention_sampling.checks import check_pair
-from attention_sampling.input_checks import check_images, check_inputs, common_batch
+from attention_sampling import backend
+from attention_sampling.checks import (
+    check_images,
+    check_inputs,
+    check_pair,
+    common_batch,
+)
+from attention_sampling.ops import geometry, patches, reading
 
 _INPUTS = ("x_high", "origins")
 
@@ -19,7 +24,7 @@ class ExtractPatches(keras.layers.Layer):
     their dtype: uint8 images stay uint8.
 
     With a ``source`` the images stay on disk, and only the windows are read. A source is
-    not saved with a model: ``bind_source(model, source)`` after loading.
+    not saved with a model: ``set_source(model, source)`` after loading.
 
     Args:
         patch_size: height and width of the windows in pixels, one int or two.
@@ -58,12 +63,12 @@ class ExtractPatches(keras.layers.Layer):
     def __init__(self, patch_size, source=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.patch_size = check_pair("patch_size", patch_size)
-        self.reader = None if source is None else patch_reader.PatchReader(source)
+        self.reader = None if source is None else reading.PatchReader(source)
         if source is not None:
-            self.supports_jit = host.supports_jit()
+            self.supports_jit = backend.supports_jit()
 
-    def bind_source(self, source):
-        """Read from another source from now on. See ``attention_sampling.bind_source``."""
+    def set_source(self, source):
+        """Read from another source from now on. See ``attention_sampling.set_source``."""
         if self.reader is None:
             raise ValueError(
                 f"The layer {self.name!r} was built to take patches from tensors. "
@@ -75,7 +80,7 @@ class ExtractPatches(keras.layers.Layer):
         x_high, origins = check_inputs(inputs, *_INPUTS)
         self._check(x_high, origins)
         if self.reader is None:
-            return extraction.extract_patches(x_high, origins, self.patch_size)
+            return patches.extract_patches(x_high, origins, self.patch_size)
         return self.reader.read_patches(x_high, origins, self.patch_size)
 
     def at_cells(self, x_high, cells, attention_size, low_size, receptive_field):
@@ -94,7 +99,7 @@ class ExtractPatches(keras.layers.Layer):
         sizes = (attention_size, low_size)
         if self.reader is None:
             high_size = tuple(ops.shape(x_high)[1:3])
-            origins = windows.window_origins(
+            origins = geometry.window_origins(
                 cells, *sizes, high_size, self.patch_size, receptive_field
             )
         else:

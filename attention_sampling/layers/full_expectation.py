@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from attention_sampling.checks import check_count, check_pair
-from attention_sampling.input_checks import check_inputs
+from attention_sampling.checks import check_count, check_inputs, check_pair
 from attention_sampling.layers.expectation import Expectation
 from attention_sampling.layers.extract_patches import ExtractPatches
 from attention_sampling.layers.unfold_patches import UnfoldPatches, fold_patches

@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from attention_sampling.checks import check_pair
-from attention_sampling.input_checks import check_images
+from attention_sampling.checks import check_images, check_pair
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")

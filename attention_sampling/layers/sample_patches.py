@@ -3,16 +3,18 @@
 import keras
 from keras import ops
 
-from attention_sampling import sampling, windows
 from attention_sampling.checks import (
     check_choice,
     check_count,
+    check_images,
+    check_inputs,
     check_pair,
     check_prediction,
     check_share,
+    common_batch,
 )
-from attention_sampling.input_checks import check_images, check_inputs, common_batch
 from attention_sampling.layers.extract_patches import ExtractPatches
+from attention_sampling.ops import geometry, sampling
 
 _INPUTS = ("x_low", "x_high", "attention")
 _OPTIONAL = ("saliency",)
@@ -55,7 +57,7 @@ class SamplePatches(keras.layers.Layer):
         proposal_mix: share of the saliency in the proposal, from 0 to 1, where training
             begins.
         source: ``attention_sampling.data.Source`` to read the patches from; the images
-            then stay on disk. Not saved with the model: ``bind_source``.
+            then stay on disk. Not saved with the model: ``set_source``.
 
     Input shape:
         ``[x_low, x_high, attention]``: views (batch, low_height, low_width, channels),
@@ -170,7 +172,7 @@ class SamplePatches(keras.layers.Layer):
             attention = ops.softmax(attention, axis=-1)
         proposal = ops.stop_gradient(attention)
         if saliency and training:
-            salient = windows.cell_means(
+            salient = geometry.cell_means(
                 ops.cast(_one_value_a_place(saliency[0]), "float32"),
                 (rows, columns),
                 low_size,

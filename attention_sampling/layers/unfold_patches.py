@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from attention_sampling.input_checks import check_inputs
+from attention_sampling.checks import check_inputs
 
 _INPUTS = ("features", "sampled_attention")
 

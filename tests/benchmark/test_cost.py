@@ -21,7 +21,7 @@ from attention_sampling.benchmark.cost.process import Memory, Step
 from attention_sampling.benchmark.cost.rows import Cost, cost_row, format_costs
 from attention_sampling.benchmark.report.files import read_measurements
 from attention_sampling.benchmark.steps import BackwardPass, TrainingStep
-from attention_sampling.tasks import TASKS, build_model, parse_method
+from attention_sampling.experiments.tasks import TASKS, build_model, parse_method
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the steps are TensorFlow's"

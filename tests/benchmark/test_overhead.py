@@ -14,7 +14,7 @@ from attention_sampling.benchmark.overhead import steps as overhead_steps
 from attention_sampling.benchmark.overhead.steps import bare_networks, measure_overhead
 from attention_sampling.benchmark.processes import Seconds
 from attention_sampling.benchmark.report.files import read_measurements
-from attention_sampling.tasks import TASKS, build_model, parse_method
+from attention_sampling.experiments.tasks import TASKS, build_model, parse_method
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the steps are TensorFlow's"

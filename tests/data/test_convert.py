@@ -29,7 +29,7 @@ from attention_sampling.data.convert import convert
 from attention_sampling.data.names import distinct_names
 from attention_sampling.data.part_files import one_writer
 from attention_sampling.data.pyramid import halve_window
-from attention_sampling.hdf5_output import open_to_write
+from attention_sampling.files import open_to_write
 
 h5py = pytest.importorskip("h5py")
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from attention_sampling.datasets.drawn_colon_cancer import write_colon_cancer
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.tasks import TASKS
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip(

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import attention_sampling as ats
-from attention_sampling.checkpoint import EpochCheckpoint
+from attention_sampling.callbacks import EpochCheckpoint
+from attention_sampling.experiments.tasks import TASKS
 from attention_sampling.layers.activity_regularizer import ActivityRegularizer
-from attention_sampling.tasks import TASKS
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip(

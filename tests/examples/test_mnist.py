@@ -15,7 +15,7 @@ from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 from attention_sampling.datasets.megapixel_mnist_files import (
     write_megapixel_mnist_splits,
 )
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.tasks import TASKS
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip(

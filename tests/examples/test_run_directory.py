@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attention_sampling.pictures import draw_weighted_patches
+from attention_sampling.experiments.figures import draw_weighted_patches
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip(

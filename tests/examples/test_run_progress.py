@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attention_sampling import SamplePatches
-from attention_sampling.checkpoint import save_model
+from attention_sampling.callbacks import save_model
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip(

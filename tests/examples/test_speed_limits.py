@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from attention_sampling.datasets.road_scenes import write_road_scenes
-from attention_sampling.tasks import TASKS, build_model
+from attention_sampling.experiments.tasks import TASKS, build_model
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip(

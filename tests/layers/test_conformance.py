@@ -20,7 +20,7 @@ from attention_sampling import (
     SampleSoftmax,
     SamplingMetrics,
     UnfoldPatches,
-    bind_source,
+    set_source,
 )
 from attention_sampling.data import ArraySource
 
@@ -398,7 +398,7 @@ class TestEveryLayer:
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
         if case.source is not None:
-            bind_source(loaded, case.source)
+            set_source(loaded, case.source)
         for _ in range(2):
             np.testing.assert_allclose(
                 loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6

@@ -17,7 +17,7 @@ from attention_sampling.benchmark.cost.rows import format_costs
 from attention_sampling.benchmark.files import write_json
 from attention_sampling.benchmark.processes import available_megabytes
 from attention_sampling.benchmark.tables import Row, save_table
-from attention_sampling.tasks import TASKS, parse_method
+from attention_sampling.experiments.tasks import TASKS, parse_method
 
 # Of the memory that is available, what a method may take.
 _MOST_MEMORY = 0.9

@@ -14,7 +14,7 @@ from attention_sampling.benchmark.cost import process as cost_process
 from attention_sampling.benchmark.cost.process import Step
 from attention_sampling.benchmark.cost.rows import Cost, cost_row
 from attention_sampling.benchmark.tables import Row
-from attention_sampling.tasks import Task, parse_method
+from attention_sampling.experiments.tasks import Task, parse_method
 
 # Turns of a method, however long they take.
 _FEWEST_TURNS = 3

@@ -19,7 +19,7 @@ from attention_sampling.benchmark.processes import (
     seconds_of,
 )
 from attention_sampling.benchmark.steps import BackwardPass, random_pixels
-from attention_sampling.tasks import Method, Task, build_model
+from attention_sampling.experiments.tasks import Method, Task, build_model
 
 # Steps of a turn, after one that finds what other processes left in the caches.
 STEPS_A_TURN = 3

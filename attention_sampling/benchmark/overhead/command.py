@@ -17,7 +17,7 @@ from attention_sampling.benchmark.limits_report import Report
 from attention_sampling.benchmark.overhead.steps import measure_overhead
 from attention_sampling.benchmark.steps import OPTIMIZER
 from attention_sampling.benchmark.tables import Row
-from attention_sampling.tasks import TASKS, Task, parse_method
+from attention_sampling.experiments.tasks import TASKS, Task, parse_method
 
 # That the numbers depend on.
 _OPTIONS = ("tasks", "steps", "warmup", "batch_size")

@@ -9,8 +9,8 @@ from keras import ops
 from attention_sampling.benchmark.processes import seconds_of
 from attention_sampling.benchmark.steps import TrainingStep, random_pixels
 from attention_sampling.benchmark.tables import Row, at_most
+from attention_sampling.experiments.tasks import Method, Task, build_model
 from attention_sampling.layers.unfold_patches import fold_patches
-from attention_sampling.tasks import Method, Task, build_model
 
 # Of a training step, over that of the bare networks.
 LARGEST_RATIO = 1.05
@@ -51,7 +51,7 @@ def bare_networks(task: Task, method: Method, in_order: bool = False) -> keras.M
 
     Example:
 
-    >>> from attention_sampling.tasks import TASKS, parse_method
+    >>> from attention_sampling.experiments.tasks import TASKS, parse_method
     >>> model = bare_networks(TASKS["colon_cancer"], parse_method("ats-10"))
     >>> [tuple(entry.shape) for entry in model.inputs]
     [(None, 100, 100, 3), (None, 10, 27, 27, 3)]

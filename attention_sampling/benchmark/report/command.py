@@ -15,8 +15,8 @@ from attention_sampling.benchmark.report.files import (
 from attention_sampling.benchmark.report.goals import judge_goals, say_goals
 from attention_sampling.benchmark.report.sections import make_page
 from attention_sampling.benchmark.report.writers import to_html, to_markdown, to_rst
+from attention_sampling.experiments.tasks import TASKS
 from attention_sampling.files import replacing
-from attention_sampling.tasks import TASKS
 
 WRITERS = {"report.md": to_markdown, "report.html": to_html, "report.rst": to_rst}
 

@@ -18,7 +18,7 @@ from attention_sampling.benchmark.report.paper import (
     method_title,
 )
 from attention_sampling.benchmark.tables import MISSED, PASS
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.tasks import TASKS
 
 # Task -> baseline, and at least how many times the time and memory a sample of attention
 # sampling it takes at batch 1.

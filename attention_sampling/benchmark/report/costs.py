@@ -20,7 +20,7 @@ from attention_sampling.benchmark.report.paper import (
     order_methods,
     published_ratio,
 )
-from attention_sampling.tasks import Task
+from attention_sampling.experiments.tasks import Task
 
 CostRows = dict[str, dict[str, Any]]
 

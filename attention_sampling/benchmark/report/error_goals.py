@@ -15,7 +15,7 @@ from attention_sampling.benchmark.report.numbers import NOT_MEASURED, format_mea
 from attention_sampling.benchmark.report.paper import TITLES, method_name
 from attention_sampling.benchmark.report.series import Series
 from attention_sampling.benchmark.tables import MISSED, PASS
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.tasks import TASKS
 
 AllSeries = Mapping[tuple[str, Images], Sequence[Series]]
 Goal = tuple[str, str, str, str]  # what, measured, limit, verdict

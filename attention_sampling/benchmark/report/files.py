@@ -16,7 +16,7 @@ from attention_sampling.benchmark.report.schema import (
     SIZES,
     check_content,
 )
-from attention_sampling.tasks import TASKS, Task
+from attention_sampling.experiments.tasks import TASKS, Task
 
 
 @dataclasses.dataclass(frozen=True)

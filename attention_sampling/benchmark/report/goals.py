@@ -18,7 +18,7 @@ from attention_sampling.benchmark.report.page import (
     Table,
 )
 from attention_sampling.benchmark.tables import MISSED, PASS
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.tasks import TASKS
 
 _ABOUT = (
     "A goal is judged by what was measured as the goal says; otherwise its verdict is "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from attention_sampling.tasks import Task
+from attention_sampling.experiments.tasks import Task
 
 # Section 4.2: patches of noise in an image.
 _NOISE = {"megapixel_mnist": 50}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from attention_sampling.tasks import TASKS
+from attention_sampling.experiments.tasks import TASKS
 
 Settings = Mapping[str, Any]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from attention_sampling.benchmark.report.paper import RUNS
 from attention_sampling.benchmark.report.series import Series
-from attention_sampling.tasks import Task
+from attention_sampling.experiments.tasks import Task
 
 ABOUT = (
     "Losses and errors are means over independent runs, ± the standard error of the mean "

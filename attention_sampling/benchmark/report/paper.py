@@ -5,7 +5,12 @@ from collections.abc import Sequence
 
 from attention_sampling.benchmark.report.numbers import divide
 from attention_sampling.benchmark.report.series import Series
-from attention_sampling.tasks import Method, PublishedRow, Task, parse_method
+from attention_sampling.experiments.tasks import (
+    Method,
+    PublishedRow,
+    Task,
+    parse_method,
+)
 
 TITLES = {
     "megapixel_mnist": "Megapixel MNIST",
@@ -46,7 +51,7 @@ def method_scale(task: Task, text: str) -> str:
 
     Example:
 
-    >>> from attention_sampling.tasks import TASKS
+    >>> from attention_sampling.experiments.tasks import TASKS
     >>> method_scale(TASKS["colon_cancer"], "ats-10")
     '0.2/1'
     """

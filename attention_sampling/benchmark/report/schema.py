@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from attention_sampling.tasks import TASKS, parse_method
+from attention_sampling.experiments.tasks import TASKS, parse_method
 
 NUMBER = (int, float, type(None))  # null: could not be measured
 CURVES = ("train_loss", "test_error", "seconds")

@@ -41,7 +41,7 @@ from attention_sampling.benchmark.report.tables import (
     results_table,
     runs_table,
 )
-from attention_sampling.tasks import TASKS, Task
+from attention_sampling.experiments.tasks import TASKS, Task
 
 
 def make_page(

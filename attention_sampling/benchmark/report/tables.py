@@ -23,7 +23,7 @@ from attention_sampling.benchmark.report.paper import (
     short_of_paper,
 )
 from attention_sampling.benchmark.report.series import Series
-from attention_sampling.tasks import Task
+from attention_sampling.experiments.tasks import Task
 
 
 def results_table(

@@ -1,1 +1,0 @@
-"""Bias, variance and cost of the estimators."""

@@ -1,1 +1,0 @@
-"""Reading images from disk."""

@@ -1,1 +1,0 @@
-"""Training on Megapixel MNIST by several methods."""

@@ -1,0 +1,177 @@
+"""Callbacks: a schedule of the proposal, and checkpoints that are never half-written."""
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from attention_sampling.checks import check_count, check_share
+from attention_sampling.files import replacing
+from attention_sampling.layers import SamplePatches
+
+
+class ProposalMix(keras.callbacks.Callback):
+    """Set the share of the saliency in the proposal at the beginning of every epoch.
+
+    From ``start`` in the first epoch it goes in equal steps to ``end`` in epoch
+    ``epochs``, counted from 0, and stays there. At a mix of 0 the cells come from the
+    attention alone.
+
+    To go on with a saved model, tell ``fit`` its ``initial_epoch``.
+
+    Args:
+        start: mix of the first epoch, from 0 to 1.
+        end: mix at last, from 0 to 1. Equal to ``start`` for a constant mix.
+        epochs: epochs it takes from one to the other.
+
+    Raises:
+        ValueError: a mix outside of 0 to 1; ``epochs`` not positive; in
+            training, a model that draws from no proposal.
+
+    Example:
+
+    >>> callback = ProposalMix(start=1.0, end=0.0, epochs=10)
+    >>> [round(callback.mix(epoch), 1) for epoch in (0, 1, 4, 10, 20)]
+    [1.0, 0.9, 0.6, 0.0, 0.0]
+    """
+
+    def __init__(self, start=1.0, end=0.0, epochs=10):
+        super().__init__()
+        self.start = check_share("start", start)
+        self.end = check_share("end", end)
+        self.epochs = check_count("epochs", epochs, smallest=1)
+
+    def mix(self, epoch):
+        """Return the mix of an epoch, counted from 0."""
+        progress = min(epoch / self.epochs, 1.0)
+        return self.start + (self.end - self.start) * progress
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the mix of the epoch, and refuse a model without a proposal."""
+        layers = self._layers()
+        if not layers:
+            raise ValueError(
+                "ProposalMix needs a model that draws from a proposal, as "
+                "attention_sampling(proposal=LocalContrast()) makes it. "
+                f"Received: model={self.model.name!r}"
+            )
+        for layer in layers:
+            layer.set_mix(self.mix(epoch))
+
+    def _layers(self):
+        return [
+            layer
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, SamplePatches)
+            # A model may be built in its first step: it shows in the next epoch.
+            and (layer.has_proposal or not layer.built)
+        ]
+
+
+class EpochCheckpoint(keras.callbacks.Callback):
+    """Save the whole model after every epoch, never leaving a half-written file.
+
+    The file holds the weights, the state of the optimizer and that of the draws of this
+    package's layers; Keras does not save that of its own, such as ``Dropout``. It is
+    written under a temporary name and renamed, so that a process killed at any moment
+    leaves the last whole epoch. An epoch that ends with a loss or a weight that is not
+    finite is not saved: the last good one stays.
+
+    Args:
+        path: the ``.keras`` file to write.
+
+    Raises:
+        ValueError: ``path`` does not end in ``.keras``.
+
+    Example:
+
+    >>> checkpoint = EpochCheckpoint("runs/model.keras")
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = Path(path)
+        if self.path.suffix != ".keras":
+            raise ValueError(
+                "A checkpoint is a Keras model file and must end in .keras. "
+                f"Received: path={str(path)!r}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Replace the file by the model as it is now, unless the training diverged."""
+        logs = logs or {}
+        losses = [logs[name] for name in ("loss", "val_loss") if name in logs]
+        # The loss is that before the last step, which may have broken the weights.
+        values = [*losses, *self.model.get_weights()]
+        if all(np.isfinite(np.asarray(value, "float32")).all() for value in values):
+            save_model(self.model, self.path)
+
+
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Save a model under a temporary name, then rename it to ``path``.
+
+    Args:
+        model: the model to save.
+        path: the ``.keras`` file to write or to replace.
+    """
+    with replacing(path) as part:
+        model.save(part)
+
+
+def completed_epochs(model: keras.Model, steps_per_epoch: int) -> int:
+    """Return how many whole epochs a loaded model has been trained for.
+
+    Args:
+        model: a compiled model as ``keras.saving.load_model`` returns it.
+        steps_per_epoch: optimizer steps of an epoch.
+
+    Raises:
+        ValueError: the model was not saved at the end of an epoch of that length, so
+            that it was trained with other data or another batch size; or its optimizer
+            scales the loss, as under ``mixed_float16``, and does not count the steps that
+            overflow.
+    """
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Steps that overflow are left out under mixed_float16, so that the steps done "
+            "do not tell the epochs done. Expected: another dtype policy, such as "
+            "mixed_bfloat16, or a count of the epochs of your own. "
+            "Received: a LossScaleOptimizer"
+        )
+    steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    epochs, rest = divmod(steps, steps_per_epoch)
+    if rest:
+        raise ValueError(
+            f"The model was saved after {steps} steps, which is no whole number of epochs "
+            f"of {steps_per_epoch} steps: resume with the data and the batch size it was "
+            "trained with. "
+            f"Received: steps_per_epoch={steps_per_epoch}"
+        )
+    return epochs
+
+
+def check_model_file(path: str | os.PathLike[str]) -> None:
+    """Read a model file to its end, to find out whether it is whole.
+
+    What Keras raises of a damaged one tells neither its name nor what is wrong.
+
+    Args:
+        path: the ``.keras`` file.
+
+    Raises:
+        ValueError: it is damaged, or no such file.
+        OSError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        damaged = str(error) or type(error).__name__
+    if damaged is not None:
+        raise ValueError(
+            "A model file is damaged, or none. Expected: a .keras file, whole. "
+            f"Received: {os.fspath(path)} ({damaged})"
+        )

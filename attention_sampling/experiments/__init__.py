@@ -1,0 +1,1 @@
+"""The experiments of the paper: networks, methods of comparison, training and cost."""

@@ -1,0 +1,1 @@
+"""The mathematics of attention sampling: pure functions on ``keras.ops``."""

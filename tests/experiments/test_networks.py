@@ -1,0 +1,189 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from attention_sampling.experiments.networks import (
+    SPEED_LIMITS_RECEPTIVE_FIELD,
+    colon_cancer_attention,
+    colon_cancer_features,
+    megapixel_mnist_attention,
+    megapixel_mnist_features,
+    residual_features,
+    speed_limits_attention,
+)
+from attention_sampling.ops import geometry
+
+
+@pytest.fixture
+def attention_network():
+    return speed_limits_attention()
+
+
+def test_attention_covers_the_view_less_its_receptive_field(attention_network):
+    view = np.zeros((2, 288, 384, 3), "float32")
+    attention = ops.convert_to_numpy(attention_network(view))
+    assert attention.shape == (2, (288 - 8) // 8, (384 - 8) // 8)
+    np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
+
+
+def test_receptive_field_is_that_of_the_convolutions(attention_network):
+    sizes = [
+        layer.kernel_size[0]
+        for layer in attention_network.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    ]
+    assert 1 + sum(size - 1 for size in sizes) == SPEED_LIMITS_RECEPTIVE_FIELD
+
+
+def test_a_cell_sees_the_place_its_window_is_centred_on(attention_network, rng):
+    view = rng.uniform(0, 255, (1, 72, 72, 3)).astype("float32")
+    changed = view.copy()
+    # Cell (3, 5) pools rows 24 to 31 and columns 40 to 47, each of which sees 9 pixels.
+    changed[:, 24 : 32 + 8, 40 : 48 + 8] = 0
+    scores = keras.Model(attention_network.input, attention_network.layers[-1].input)
+    before, after = (
+        ops.convert_to_numpy(scores(x))[0, :, :, 0] for x in (view, changed)
+    )
+    differing = np.argwhere(before != after)
+    assert [3, 5] in differing.tolist()
+    assert np.abs(differing - [3, 5]).max() <= 1
+    origins = geometry.window_origins(
+        ops.array([[3 * 8 + 5]]),
+        (8, 8),
+        (72, 72),
+        (72, 72),
+        (16, 16),
+        SPEED_LIMITS_RECEPTIVE_FIELD,
+    )
+    # The window is in the middle of what was changed.
+    assert ops.convert_to_numpy(origins).tolist() == [[[24, 40]]]
+
+
+def test_features_have_unit_norm(rng):
+    network = residual_features((24, 24, 3), filters=(8, 16), strides=(1, 2))
+    patches = rng.uniform(0, 255, (5, 24, 24, 3)).astype("float32")
+    features = ops.convert_to_numpy(network(patches))
+    assert features.shape == (5, 16)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+
+
+def test_blocks_and_strides_must_match():
+    with pytest.raises(ValueError, match="shorter"):
+        residual_features((24, 24, 3), filters=(8, 8), strides=(1,))
+
+
+@pytest.mark.parametrize(("size", "channels"), [((180, 180), 1), ((20, 35), 3)])
+def test_mnist_attention_covers_every_pixel_of_the_view(size, channels, rng):
+    network = megapixel_mnist_attention(channels)
+    view = rng.uniform(0, 255, (2, *size, channels)).astype("float32")
+    attention = ops.convert_to_numpy(network(view))
+    assert attention.shape == (2, *size)
+    np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
+    assert attention.std() > 0
+
+
+def test_mnist_attention_is_smooth():
+    view = np.zeros((1, 10, 10, 1), "float32")
+    network = megapixel_mnist_attention(smooth=0.5)
+    kernel, _ = network.layers[-2].weights
+    kernel.assign(np.full(kernel.shape, 1e4))
+    view[0, 4, 4] = 255
+    assert ops.min(network(view)) >= 0.5 / 100 * 0.999
+
+
+def test_mnist_attention_sees_the_pixels_around_a_cell(rng):
+    network = megapixel_mnist_attention()
+    scores = keras.Model(network.input, network.layers[-1].input)
+    view = rng.uniform(0, 255, (1, 20, 20, 1)).astype("float32")
+    changed = view.copy()
+    changed[0, 9, 12] = 255 - changed[0, 9, 12]
+    before, after = (
+        ops.convert_to_numpy(scores(x))[0, :, :, 0] for x in (view, changed)
+    )
+    rows, columns = np.nonzero(before != after)
+    assert (rows.min(), rows.max()) == (9 - 3, 9 + 3)
+    assert (columns.min(), columns.max()) == (12 - 3, 12 + 3)
+
+
+@pytest.mark.parametrize("patch_shape", [(50, 50, 1), (36, 28, 3), (13, 13, 1)])
+def test_mnist_features_have_unit_norm(patch_shape, rng):
+    network = megapixel_mnist_features(patch_shape)
+    patches = rng.uniform(0, 255, (5, *patch_shape)).astype("float32")
+    features = ops.convert_to_numpy(network(patches))
+    assert features.shape == (5, 32)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+
+
+def test_mnist_features_do_not_depend_on_where_the_digit_is(rng):
+    network = megapixel_mnist_features((50, 50, 1))
+    digit = rng.uniform(0, 255, (20, 20, 1))
+    patches = np.zeros((2, 50, 50, 1), "float32")
+    patches[0, 14:34, 15:35] = patches[1, 16:36, 14:34] = digit
+    features = ops.convert_to_numpy(network(patches))
+    np.testing.assert_allclose(features[0], features[1], rtol=1e-4, atol=1e-5)
+
+
+def test_mnist_networks_have_the_sizes_of_the_paper():
+    # Three layers of 8, 8 and 1 filters; 32 filters of 7x7 and three times of 3x3.
+    assert megapixel_mnist_attention().count_params() == 80 + 584 + 73
+    assert megapixel_mnist_features((50, 50, 1)).count_params() == 1600 + 3 * 9248
+
+
+def test_colon_cancer_attention_covers_every_pixel_of_the_view(rng):
+    view = rng.uniform(0, 255, (2, 20, 35, 3)).astype("float32")
+    attention = ops.convert_to_numpy(colon_cancer_attention()(view))
+    assert attention.shape == (2, 20, 35)
+    np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
+    assert attention.std() > 0
+
+
+def test_colon_cancer_attention_is_that_of_mnist_in_colour():
+    # Three layers of 8, 8 and 1 filters of 3x3.
+    assert colon_cancer_attention().count_params() == 224 + 584 + 73
+    assert megapixel_mnist_attention(channels=3).count_params() == 224 + 584 + 73
+
+
+def test_colon_cancer_features_are_those_of_ilse_et_al(rng):
+    network = colon_cancer_features((27, 27, 3))
+    shapes = [
+        layer.output.shape[1:]
+        for layer in network.layers
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+    ]
+    assert shapes == [(24, 24, 36), (10, 10, 48), (512,), (512,)]
+    assert network.count_params() == 1764 + 15600 + 1200 * 512 + 512 + 513 * 512
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize(
+    "build", [colon_cancer_features, megapixel_mnist_features, residual_features]
+)
+def test_centred_features_differ_in_direction(build, center, rng):
+    patches = rng.uniform(0, 255, (8, 20, 20, 1)).astype("float32")
+    network = build((20, 20, 1), center=center)
+    features = ops.convert_to_numpy(network(patches, training=True))
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    shared = np.linalg.norm(features.mean(axis=0))
+    assert shared < 0.5 if center else shared > 0.5
+
+
+def test_dropout_acts_in_training_only(rng):
+    patches = rng.uniform(0, 255, (2, 11, 11, 3)).astype("float32")
+    network = colon_cancer_features((11, 11, 3), dropout=0.5)
+    twice = [ops.convert_to_numpy(network(patches)) for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
+    twice = [ops.convert_to_numpy(network(patches, training=True)) for _ in range(2)]
+    assert np.abs(twice[0] - twice[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "build", [colon_cancer_features, megapixel_mnist_features, residual_features]
+)
+def test_norms_are_exact_under_mixed_precision(build, rng):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    patches = rng.uniform(0, 255, (4, 20, 20, 3)).astype("float32")
+    features = build((20, 20, 3), center=True)(patches)
+    assert keras.backend.standardize_dtype(features.dtype) == "float32"
+    norms = np.linalg.norm(ops.convert_to_numpy(features), axis=1)
+    np.testing.assert_allclose(norms, 1, rtol=1e-5)
