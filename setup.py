@@ -16,45 +16,77 @@ def read_version() -> str:
     raise RuntimeError("attention_sampling/__init__.py holds no __version__")
 
 
-EXAMPLES = [
+EXPERIMENTS = [
     "matplotlib>=3.8",
-    "pillow>=10.1",
-    "scipy>=1.11",
+    "pandas>=2.1",
+    "pooch>=1.8",
     "tensorboard>=2.18",
     "tqdm>=4.60",
 ]
-HDF5 = ["h5py>=3.10", "tqdm>=4.60"]
-IMAGES = ["pillow>=10.1", "simplejpeg>=1.7"]
-TIFF = ["imagecodecs>=2024.1.1", "tifffile>=2024.1.30"]
-SLIDES = ["openslide-bin>=4.0.0", "openslide-python>=1.3"]
-TEST = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"]
-FORMATS = [*HDF5, *IMAGES, *TIFF, *SLIDES]
+SLIDES = [
+    "imagecodecs>=2024.1.1",
+    "openslide-bin>=4.0.0",
+    "openslide-python>=1.3",
+]
 
 setup(
-    name="attention-sampling",
+    # `attention-sampling` on the package index is the reference implementation of 2019.
+    name="keras-attention-sampling",
     version=read_version(),
     description="Deep attention sampling on images too large for a network, for Keras 3",
     long_description=(HERE / "README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
+    author="The attention-sampling developers",
     license="MIT",
+    project_urls={
+        "Paper": "https://arxiv.org/abs/1905.03711",
+        "Reference implementation": "https://github.com/idiap/attention-sampling",
+    },
+    keywords=[
+        "attention",
+        "deep learning",
+        "digital pathology",
+        "gigapixel",
+        "keras",
+        "megapixel",
+        "multiple instance learning",
+        "tensorflow",
+        "whole slide image",
+    ],
     packages=find_packages(include=["attention_sampling", "attention_sampling.*"]),
     package_data={"attention_sampling": ["py.typed"]},
-    python_requires=">=3.10",
-    install_requires=["tensorflow>=2.18", "keras>=3.10", "numpy>=1.26", "wrapt>=1.14"],
+    python_requires=">=3.11",
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.10",
+        "numpy>=1.26",
+        "scikit-image>=0.24",  # brings Pillow, SciPy and tifffile
+        "h5py>=3.10",
+        "filelock>=3.13",
+        "simplejpeg>=1.7",
+        "wrapt>=1.14",
+    ],
     extras_require={
-        "hdf5": HDF5,
-        "images": IMAGES,
-        "tiff": TIFF,
         "slides": SLIDES,
-        "formats": FORMATS,
-        "examples": [*EXAMPLES, *FORMATS],
-        "test": [*EXAMPLES, *FORMATS, *TEST],
+        "experiments": EXPERIMENTS,
+        "test": [
+            *EXPERIMENTS,
+            *SLIDES,
+            "hypothesis>=6.100",
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+        ],
         "docs": ["docutils>=0.21", "furo", "sphinx>=7.4"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
 )
