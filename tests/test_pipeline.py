@@ -509,7 +509,7 @@ def test_a_training_step_over_every_draw_is_that_of_the_full_model(
     )
     monkeypatch.setattr(
         sampling,
-        "draw_cells",
+        "sample_cells",
         lambda attention, n_patches, replace, seed: ops.convert_to_tensor(draws),
     )
     sample = attention_sampling(attention, feature, n_patches=n_patches, **settings)
