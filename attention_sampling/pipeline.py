@@ -187,32 +187,30 @@ def _copy_subclassed(model: Any, n_patches: Any, prediction: Any) -> Any:
     """Make a subclassed model again from its config, and give it the same weights."""
     try:
         copy = type(model).from_config(model.get_config())
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise _cannot_copy(model) from error
-    layers = _sampling_layers(copy)
-    for layer in layers:
+        shapes = model.get_build_config()["input_shape"]
+    except (KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            "A subclassed model is made again from its config, as when it is loaded: its "
+            "constructor must take what get_config() returns, with **kwargs, and the "
+            "model must have been called, with one argument. Or make it again yourself, "
+            "with another n_patches, and call set_weights(model.get_weights()). "
+            f"Received: model={model.name!r} of class {type(model).__name__}"
+        ) from error
+    pairs = list(zip(_sampling_layers(copy), _sampling_layers(model), strict=True))
+    for layer, old in pairs:
         layer.set_sampling(n_patches, prediction)
-    try:
-        copy.build_from_config(model.get_build_config())
-        copy.set_weights(model.get_weights())
-        if model.compiled:
-            copy.compile_from_config(model.get_compile_config())
-    except (TypeError, ValueError) as error:
-        raise _cannot_copy(model) from error
-    for layer, old in zip(layers, _sampling_layers(model), strict=True):
-        if old.source is not None and not isinstance(old.source, dict):
+        if not isinstance(old.source, dict | None):
             layer.sample_patches.extract_patches.set_source(old.source)
+
+    def symbolic(shape: Any) -> keras.KerasTensor:
+        # Of one axis alone is which image of a source it is.
+        return keras.KerasTensor(shape, "int32" if len(shape) == 1 else None)
+
+    copy(keras.tree.map_shape_structure(symbolic, shapes))
+    copy.set_weights(model.get_weights())
+    if getattr(model, "compiled", False):
+        copy.compile_from_config(model.get_compile_config())
     return copy
-
-
-def _cannot_copy(model: Any) -> ValueError:
-    return ValueError(
-        "This model cannot be made again from its config. Give its class get_config() "
-        "and, where its inputs are not floats, build(input_shape); or make the model "
-        "again with attention_sampling(n_patches=..., prediction=...) and call "
-        f"set_weights(model.get_weights()). Received: model={model.name!r} of class "
-        f"{type(model).__name__}"
-    )
 
 
 def _sampling_layers(model: Any) -> list[AttentionSampling]:
