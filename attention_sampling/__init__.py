@@ -1,8 +1,8 @@
 """Deep attention sampling on images too large for a network, for Keras 3.
 
-A network looks at a low-resolution view, gives an attention distribution over
-places, draws a few of them, and only the full-resolution patches there are
-processed; everything trains end to end with SGD.
+A network looks at a low-resolution view and gives an attention distribution over
+its cells; a few cells are sampled, and only the full-resolution patches there are
+processed. Everything trains end to end with SGD.
 
 Reference: A. Katharopoulos and F. Fleuret, *Processing Megapixel Images with
 Deep Attention-Sampling Models*, ICML 2019.
@@ -13,26 +13,26 @@ from typing import Any
 
 import wrapt
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
 
 # Public name -> module that defines it. Names are imported on first use, so that
 # a process that only reads images never loads Keras.
 _MODULE_OF = {
     "ActivityRegularizer": "layers",
+    "AttentionSampling": "layers",
     "Expectation": "layers",
     "ExtractPatches": "layers",
-    "FullExpectation": "layers",
     "LocalContrast": "layers",
     "MultinomialEntropy": "regularizers",
     "ProposalMix": "callbacks",
     "SamplePatches": "layers",
     "SampleSoftmax": "layers",
     "SamplingMetrics": "layers",
-    "UnfoldPatches": "layers",
     "attention_sampling": "pipeline",
     "extract_patches": "ops.patches",
     "multinomial_entropy": "regularizers",
     "set_source": "pipeline",
+    "with_sampling": "pipeline",
 }
 
 __all__ = ["__version__", *_MODULE_OF]

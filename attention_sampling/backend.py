@@ -1,4 +1,4 @@
-"""What of this package names a Keras backend: NumPy from a graph, rows of a tensor."""
+"""What Keras does differently from backend to backend, or keeps to itself."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -149,3 +149,18 @@ def gather_rows(x: Any, indices: Any) -> Any:
         rows = importlib.import_module("torch").index_select(x, 0, indices.ravel())
         return rows.reshape(*indices.shape, *x.shape[1:])
     return ops.take(x, indices, axis=0)
+
+
+def all_layers(model: keras.Model) -> list[keras.Layer]:
+    """Return a model and every layer in it, at any depth.
+
+    Keras has no public way to find the layers inside of layers.
+
+    Example:
+
+    >>> inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> layers = all_layers(keras.Sequential([inner]))
+    >>> any(isinstance(layer, keras.layers.Dense) for layer in layers)
+    True
+    """
+    return list(model._flatten_layers())

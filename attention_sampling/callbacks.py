@@ -1,20 +1,22 @@
-"""Callbacks: a schedule of the proposal, and checkpoints that are never half-written."""
+"""Callbacks: a schedule of the proposal, and checkpoints to go on from."""
 
+import csv
+import errno
 import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from attention_sampling.checks import check_count, check_share
+from attention_sampling import backend
+from attention_sampling.checks import check_count, check_fraction
 from attention_sampling.files import replacing
 from attention_sampling.layers import SamplePatches
 
 
 class ProposalMix(keras.callbacks.Callback):
-    """Set the share of the saliency in the proposal at the beginning of every epoch.
+    """Set the fraction of the saliency in the proposal at the beginning of every epoch.
 
     From ``start`` in the first epoch it goes in equal steps to ``end`` in epoch
     ``epochs``, counted from 0, and stays there. At a mix of 0 the cells come from the
@@ -29,7 +31,7 @@ class ProposalMix(keras.callbacks.Callback):
 
     Raises:
         ValueError: a mix outside of 0 to 1; ``epochs`` not positive; in
-            training, a model that draws from no proposal.
+            training, a model that samples from no proposal.
 
     Example:
 
@@ -40,8 +42,8 @@ class ProposalMix(keras.callbacks.Callback):
 
     def __init__(self, start=1.0, end=0.0, epochs=10):
         super().__init__()
-        self.start = check_share("start", start)
-        self.end = check_share("end", end)
+        self.start = check_fraction("start", start)
+        self.end = check_fraction("end", end)
         self.epochs = check_count("epochs", epochs, smallest=1)
 
     def mix(self, epoch):
@@ -54,7 +56,7 @@ class ProposalMix(keras.callbacks.Callback):
         layers = self._layers()
         if not layers:
             raise ValueError(
-                "ProposalMix needs a model that draws from a proposal, as "
+                "ProposalMix needs a model that samples from a proposal, as "
                 "attention_sampling(proposal=LocalContrast()) makes it. "
                 f"Received: model={self.model.name!r}"
             )
@@ -64,7 +66,7 @@ class ProposalMix(keras.callbacks.Callback):
     def _layers(self):
         return [
             layer
-            for layer in self.model._flatten_layers()
+            for layer in backend.all_layers(self.model)
             if isinstance(layer, SamplePatches)
             # A model may be built in its first step: it shows in the next epoch.
             and (layer.has_proposal or not layer.built)
@@ -74,11 +76,11 @@ class ProposalMix(keras.callbacks.Callback):
 class EpochCheckpoint(keras.callbacks.Callback):
     """Save the whole model after every epoch, never leaving a half-written file.
 
-    The file holds the weights, the state of the optimizer and that of the draws of this
+    The file holds the weights, the state of the optimizer and the random state of this
     package's layers; Keras does not save that of its own, such as ``Dropout``. It is
     written under a temporary name and renamed, so that a process killed at any moment
     leaves the last whole epoch. An epoch that ends with a loss or a weight that is not
-    finite is not saved: the last good one stays.
+    finite is not saved: the last good one stays. Go on with ``resume_training``.
 
     Args:
         path: the ``.keras`` file to write.
@@ -121,36 +123,85 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         model.save(part)
 
 
-def completed_epochs(model: keras.Model, steps_per_epoch: int) -> int:
-    """Return how many whole epochs a loaded model has been trained for.
+def resume_training(
+    path: str | os.PathLike[str],
+    steps_per_epoch: int,
+    log: str | os.PathLike[str] | None = None,
+) -> tuple[keras.Model, int]:
+    """Load a model that ``EpochCheckpoint`` saved, to go on after its last epoch.
+
+    Rows of the log of later epochs, which the model knows nothing of, are cut.
 
     Args:
-        model: a compiled model as ``keras.saving.load_model`` returns it.
+        path: the ``.keras`` file.
         steps_per_epoch: optimizer steps of an epoch.
+        log: file of ``keras.callbacks.CSVLogger``; there may be none yet.
+
+    Returns:
+        The compiled model, and the ``initial_epoch`` to tell ``fit``.
 
     Raises:
-        ValueError: the model was not saved at the end of an epoch of that length, so
-            that it was trained with other data or another batch size; or its optimizer
-            scales the loss, as under ``mixed_float16``, and does not count the steps that
-            overflow.
+        ValueError: a damaged file; a model that was saved without its optimizer, or not
+            at the end of an epoch of that length, so that it was trained with other data
+            or another batch size.
+        OSError: a file that cannot be read or written.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> x, y = np.ones((8, 3)), np.ones((8, 1))
+    >>> checkpoint = EpochCheckpoint("model.keras")
+    >>> _ = model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=[checkpoint])
+    >>> model, initial_epoch = resume_training("model.keras", steps_per_epoch=2)
+    >>> initial_epoch
+    3
     """
-    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+    check_model_file(path)
+    model = keras.saving.load_model(path)
+    epochs = _finished_epochs(model, steps_per_epoch)
+    if log is not None and os.path.exists(log):
+        _cut_log(log, epochs)
+    return model, epochs
+
+
+def _finished_epochs(model: keras.Model, steps_per_epoch: int) -> int:
+    """Return for how many whole epochs a model has been trained."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise ValueError(
+            "The model was saved without its optimizer, so that the epochs it was trained "
+            f"for are not known. Expected: a compiled model. Received: {model.name!r}"
+        )
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
             "Steps that overflow are left out under mixed_float16, so that the steps done "
             "do not tell the epochs done. Expected: another dtype policy, such as "
             "mixed_bfloat16, or a count of the epochs of your own. "
             "Received: a LossScaleOptimizer"
         )
-    steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    steps = int(keras.ops.convert_to_numpy(optimizer.iterations))
     epochs, rest = divmod(steps, steps_per_epoch)
     if rest:
         raise ValueError(
             f"The model was saved after {steps} steps, which is no whole number of epochs "
             f"of {steps_per_epoch} steps: resume with the data and the batch size it was "
-            "trained with. "
-            f"Received: steps_per_epoch={steps_per_epoch}"
+            f"trained with. Received: steps_per_epoch={steps_per_epoch}"
         )
     return epochs
+
+
+def _cut_log(path: str | os.PathLike[str], epochs: int) -> None:
+    """Keep the header and the whole rows of the first epochs."""
+    with open(path, newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    with replacing(path) as part, open(part, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            # A killed process may leave half a row, which is its last.
+            if len(row) == len(header) and row[0].isdigit() and int(row[0]) < epochs:
+                writer.writerow(row)
 
 
 def check_model_file(path: str | os.PathLike[str]) -> None:
@@ -168,7 +219,13 @@ def check_model_file(path: str | os.PathLike[str]) -> None:
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            missing = {"config.json", "metadata.json"} - set(file.namelist())
+            if missing:
+                damaged = f"without {min(missing)}"
+    except Exception as error:
+        # zipfile raises what it likes; "invalid argument" is of a damaged offset.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         damaged = str(error) or type(error).__name__
     if damaged is not None:
         raise ValueError(

@@ -62,7 +62,7 @@ def check_count(name: str, value: Any, smallest: int) -> int:
     return int(value)
 
 
-def check_share(name: str, value: Any) -> float:
+def check_fraction(name: str, value: Any) -> float:
     """Return a number from 0 to 1.
 
     Args:
@@ -74,7 +74,7 @@ def check_share(name: str, value: Any) -> float:
 
     Example:
 
-    >>> check_share("proposal_mix", 0.5)
+    >>> check_fraction("proposal_mix", 0.5)
     0.5
     """
     number = isinstance(value, float | int | np.floating | np.integer)
@@ -83,6 +83,26 @@ def check_share(name: str, value: Any) -> float:
             f"`{name}` must be a number from 0 to 1. Received: {name}={value!r}"
         )
     return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return a bool.
+
+    Args:
+        name: what to call the value in an error.
+        value: True or False, of Python or NumPy.
+
+    Raises:
+        ValueError: it is something else, such as 1 or "yes".
+
+    Example:
+
+    >>> check_flag("replace", True)
+    True
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return bool(value)
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
@@ -101,33 +121,13 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     >>> check_choice("prediction", "sample", ("sample", "top_k"))
     'sample'
     """
-    if value not in choices:
+    # Of its type too: 1 is no True.
+    if not any(type(value) is type(x) and value == x for x in choices):
         raise ValueError(
             f"`{name}` must be one of {', '.join(map(repr, choices))}. "
             f"Received: {name}={value!r}"
         )
     return value
-
-
-def check_prediction(prediction: Any, predict_samples: Any) -> tuple[str, int]:
-    """Return how cells are chosen outside training: the way, and how often.
-
-    Args:
-        prediction: "sample" or "top_k".
-        predict_samples: sets of draws to average over, 1 unless they are drawn.
-
-    Raises:
-        ValueError: another way, no positive int, or several sets of what is no draw.
-    """
-    check_choice("prediction", prediction, ("sample", "top_k"))
-    predict_samples = check_count("predict_samples", predict_samples, smallest=1)
-    if prediction == "top_k" and predict_samples > 1:
-        raise ValueError(
-            "The top cells are the same every time: `predict_samples` is for "
-            "prediction='sample'. Received: prediction='top_k', "
-            f"predict_samples={predict_samples}"
-        )
-    return prediction, predict_samples
 
 
 def check_inputs(inputs: Any, *names: str, optional: tuple[str, ...] = ()) -> Any:

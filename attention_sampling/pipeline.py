@@ -1,99 +1,87 @@
-"""Attention sampling as one callable: the usual way in."""
+"""Attention sampling in a few calls: the usual way in."""
 
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from attention_sampling.checks import check_choice, check_images, check_inputs
-from attention_sampling.layers import (
-    ActivityRegularizer,
-    Expectation,
-    ExtractPatches,
-    FullExpectation,
-    SamplePatches,
-    SamplingMetrics,
-    UnfoldPatches,
-)
-from attention_sampling.layers.unfold_patches import fold_patches
+from attention_sampling import backend
+from attention_sampling.layers import AttentionSampling, ExtractPatches
 
 
 def attention_sampling(
-    attention: Callable[[Any], Any],
-    feature: Callable[[Any], Any],
+    attention: keras.Layer,
+    feature: keras.Layer,
     patch_size: int | tuple[int, int] | None = None,
     n_patches: int = 10,
     replace: bool = False,
     attention_regularizer: Callable[[Any], Any] | None = None,
     receptive_field: int = 0,
+    *,
     seed: int | None = None,
     estimator: str | None = None,
     control_variate: bool | None = None,
     prediction: str = "sample",
-    predict_samples: int = 1,
-    proposal: Callable[[Any], Any] | None = None,
+    proposal: keras.Layer | None = None,
     proposal_mix: float = 0.5,
     self_normalize: bool = True,
     metrics: bool = False,
     source: Any = None,
-) -> Callable[[Any], list[Any]]:
-    """Stack attention network, sampling, feature network and expectation.
+) -> AttentionSampling:
+    """Make one layer of an attention network and a feature network.
 
     Args:
-        attention: layer, model or callable from views to attention maps (batch, rows,
+        attention: Keras layer or model from views to attention maps (batch, rows,
             columns) that sum to 1; end it in ``SampleSoftmax(squeeze_channels=True)``.
-        feature: layer, model or callable from patches (any batch, patch_height,
+        feature: Keras layer or model from patches (any batch, patch_height,
             patch_width, channels) to features (any batch, dim). Features of equal norm
             (``keras.layers.UnitNormalization``) make the attention the sampling
             distribution of least variance. Integer pixels reach it as floats of the
             same values, 0 to 255 for uint8: begin with a ``Rescaling`` layer there.
         patch_size: height and width of the patches in full-resolution pixels, one int
             or two; None takes it from the input of the ``feature`` model.
-        n_patches: patches to draw for each sample.
-        replace: draw with replacement.
+        n_patches: patches to sample for each image.
+        replace: sample with replacement.
         attention_regularizer: loss on the attention map, such as
             ``MultinomialEntropy(0.01)``.
         receptive_field: pixels of the view a cell of the attention map sees before any
             pooling, if the attention network has no padding.
-        seed: int for the random numbers of the draws, None for a random one.
+        seed: int for the random numbers of the sampling, None for a random one.
         estimator: without replacement, ``"unordered"`` (None) or ``"ordered"``, that of
             the paper. See ``Expectation``.
         control_variate: take the noise out of the gradient of the attention that the
             other patches tell of. Not with ``"ordered"``. None for True with a proposal
             and False without one. See ``Expectation``.
-        prediction: what to classify outside training: ``"sample"`` draws as in
+        prediction: what to predict from outside training: ``"sample"`` samples as in
             training, ``"top_k"`` takes the ``n_patches`` cells of most attention, and
             ``"all"`` every cell, which is the full model: exact, and as costly as it is.
-        predict_samples: outside training, average over this many sets of draws, with
-            ``prediction="sample"``.
-        proposal: layer, model or callable from views to a saliency (batch, any height,
-            any width), such as ``LocalContrast()``. In training, cells are then drawn
+            ``with_sampling`` changes it of a trained model.
+        proposal: Keras layer or model from views to a saliency (batch, any height, any
+            width), such as ``LocalContrast()``. In training, cells are then sampled
             where there is attention and saliency too, and the weights correct for it:
             sooner off the plateau where most of an image is empty. No gradient reaches it:
-            set ``trainable = False`` on one with weights. None draws from the attention.
-        proposal_mix: share of the saliency, from 0 to 1; the callback ``ProposalMix``
+            set ``trainable = False`` on one with weights. None samples from the attention.
+        proposal_mix: fraction of the saliency, from 0 to 1; the callback ``ProposalMix``
             changes it while training.
         self_normalize: with a proposal, divide by the sum of the weights: little bias for
             much less variance.
-        metrics: report entropy of the attention, mass of the drawn cells and effective
+        metrics: report entropy of the attention, mass of the sampled cells and effective
             sample size while training. See ``SamplingMetrics``.
         source: ``attention_sampling.data.Source`` to read the patches from, so that the
             images stay on disk and may differ in size. Not saved with the model:
             ``set_source``.
 
     Returns:
-        Callable from ``[x_low, x_high]``, views (batch, low_height, low_width, channels)
+        Layer from ``[x_low, x_high]``, views (batch, low_height, low_width, channels)
         and images (batch, height, width, channels), or with a source ``[x_low, index]``,
-        views and int numbers of images (batch,), to ``[features, attention, patches]``:
-        the estimated feature (batch, dim), the attention map (batch, rows,
-        columns), and the patches (batch, n_patches, patch_height, patch_width,
-        channels) in the dtype of ``x_high``, ``predict_samples`` times as many outside
-        training. In a subclassed model keep it as an attribute, so that Keras tracks
-        what it holds. The attention at the drawn cells and where the patches lie are the
-        other outputs of the model's ``SamplePatches`` layer.
+        views and which image of the source each is, (batch,) of an int dtype, to
+        ``[features, attention, patches]``: the estimated feature (batch, dim), the
+        attention map (batch, rows, columns), and the patches (batch, n_patches,
+        patch_height, patch_width, channels) in the dtype of ``x_high``. In a subclassed
+        model keep it as an attribute, so that Keras tracks what it holds.
 
     Raises:
-        TypeError: ``proposal`` cannot be called; ``source`` is no source.
+        TypeError: a network is no Keras layer; ``source`` is no source.
         ValueError: ``patch_size`` is None and ``feature`` has no fixed input size;
             arguments or shapes that ``SamplePatches`` or ``Expectation`` refuse.
 
@@ -119,126 +107,118 @@ def attention_sampling(
     Reference:
         Katharopoulos and Fleuret 2019, eq. 19-20.
     """
-    if patch_size is None:
-        patch_size = _input_size(feature)
-    check_choice("prediction", prediction, ("sample", "top_k", "all"))
-    of_all = prediction == "all"
-    if of_all and predict_samples != 1:
-        raise ValueError(
-            "All cells are the same every time: `predict_samples` is for "
-            "prediction='sample'. Received: prediction='all', "
-            f"predict_samples={predict_samples}"
-        )
-    if isinstance(proposal, type) or not (proposal is None or callable(proposal)):
-        raise TypeError(
-            "`proposal` must be a layer, model or callable from views to a saliency, "
-            f"such as LocalContrast(). Received: proposal={proposal!r}"
-        )
-    draws = {
-        "replace": replace,
-        # Beside the prediction from all cells, the patches to look at are the best.
-        "prediction": "top_k" if of_all else prediction,
-        "predict_samples": predict_samples,
-    }
-    sample_patches = SamplePatches(
-        n_patches,
-        patch_size,
-        receptive_field=receptive_field,
-        seed=seed,
-        return_origins=True,
-        proposal_mix=proposal_mix,
-        source=source,
-        **draws,
-    )
-    expectation = Expectation(
-        estimator=estimator,
-        control_variate=control_variate,
-        self_normalize=self_normalize,
-        **draws,
-    )
-    return _AttentionSampling(
+    return AttentionSampling(
         attention,
         feature,
-        sample_patches,
-        expectation,
-        FullExpectation(
-            feature, patch_size, expectation, receptive_field, source=source
-        )
-        if of_all
-        else None,
-        proposal,
-        ActivityRegularizer(attention_regularizer) if attention_regularizer else None,
-        SamplingMetrics(expectation) if metrics else None,
+        patch_size,
+        n_patches,
+        replace,
+        attention_regularizer,
+        receptive_field,
+        seed=seed,
+        estimator=estimator,
+        control_variate=control_variate,
+        prediction=prediction,
+        proposal=proposal,
+        proposal_mix=proposal_mix,
+        self_normalize=self_normalize,
+        metrics=metrics,
+        source=source,
     )
 
 
-class _AttentionSampling(keras.layers.Layer):
-    """The layers composed.
+def with_sampling(
+    model: keras.Model, n_patches: int | None = None, prediction: str | None = None
+) -> keras.Model:
+    """Return the same trained model with another number of patches.
 
-    A functional model sees the layers inside, as this calls them on its tensors and
-    makes no node of its own. To a subclassed model that holds it as an attribute it is
-    a layer, whose weights, losses and random state Keras tracks.
+    One trained model serves any budget: few patches where it must be fast, many where
+    it must be sure, ``prediction="all"`` for the full model.
+
+    Args:
+        model: model that holds layers of ``attention_sampling()``. It stays as it is.
+        n_patches: patches to sample for each image, None for as many as before.
+        prediction: ``"sample"``, ``"top_k"`` or ``"all"`` as of
+            ``attention_sampling()``, None for that of before.
+
+    Returns:
+        Model of the same weights, compiled alike with a new optimizer. A functional
+        model shares its weights with the first: to train one trains the other. Of a
+        subclassed model it is a copy, made from ``get_config()``.
+
+    Raises:
+        ValueError: ``n_patches`` or ``prediction`` that cannot be; a model without such
+            a layer, or a subclassed one that cannot be copied.
+
+    Example:
+
+    >>> inputs = [keras.Input((10, 10, 3)), keras.Input((100, 100, 3))]
+    >>> attention = keras.Sequential(
+    ...     [keras.layers.Conv2D(1, 3), SampleSoftmax(squeeze_channels=True)]
+    ... )
+    >>> feature = keras.layers.GlobalAveragePooling2D()
+    >>> sample = attention_sampling(attention, feature, patch_size=32, n_patches=5)
+    >>> model = keras.Model(inputs, sample(inputs))
+    >>> features, _, patches = with_sampling(model, n_patches=50).outputs
+    >>> patches.shape
+    (None, 50, 32, 32, 3)
     """
-
-    def __init__(
-        self,
-        attention: Callable[[Any], Any],
-        feature: Callable[[Any], Any],
-        sample_patches: SamplePatches,
-        expectation: Expectation,
-        full_expectation: FullExpectation | None,
-        proposal: Callable[[Any], Any] | None,
-        regularize: ActivityRegularizer | None,
-        report: SamplingMetrics | None,
-    ) -> None:
-        super().__init__()
-        self.attention = attention
-        self.feature = feature
-        self.sample_patches = sample_patches
-        self.expectation = expectation
-        self.full_expectation = full_expectation
-        self.unfold_patches = UnfoldPatches()
-        self.proposal = proposal
-        self.regularize = regularize
-        self.report = report
-        self.built = True
-
-    def __call__(self, inputs: Any) -> list[Any]:
-        x_low, x_high = check_inputs(inputs, "x_low", "x_high")
-        check_images("x_low", x_low.shape)
-        self.sample_patches.extract_patches.check_images(tuple(x_high.shape))
-        attention_map = self.attention(x_low)
-        if self.regularize is not None:
-            attention_map = self.regularize(attention_map)
-        saliency = [] if self.proposal is None else [self.proposal(x_low)]
-        patches, *drawn, _ = self.sample_patches(
-            [x_low, x_high, attention_map, *saliency]
-        )
-        if self.full_expectation is None:
-            features = self.feature(fold_patches(patches))
-            features = self.unfold_patches([features, drawn[0]])
-            expected = self.expectation([features, *drawn])
-        else:
-            sampled_attention, *proposed = drawn
-            expected = self.full_expectation(
-                [patches, sampled_attention, x_low, x_high, attention_map, *proposed]
-            )
-        if self.report is not None:
-            expected = self.report([expected, attention_map, *drawn])
-        return [expected, attention_map, patches]
-
-
-def _input_size(feature: Any) -> tuple[int, int]:
-    """Return the height and width a feature model was built for."""
-    shape = getattr(feature, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:3]:
+    if not _sampling_layers(model):
         raise ValueError(
-            "`patch_size=None` takes the patch size from the input of the feature model, "
-            "which needs a fixed height and width. Pass patch_size, or begin the model "
-            "with keras.Input((height, width, channels)). Received: feature with "
-            f"input_shape={shape}"
+            "The model holds no layer of attention_sampling(), whose sampling could be "
+            f"changed. Received: model={model.name!r}"
         )
-    return shape[1], shape[2]
+    # Functional models, and only they, are made of operations.
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+        return _copy_subclassed(model, n_patches, prediction)
+
+    def replace(layer: Any) -> Any:
+        if isinstance(layer, AttentionSampling):
+            layer = layer.copy()
+            layer.set_sampling(n_patches, prediction)
+        elif isinstance(layer, keras.Layer) and _sampling_layers(layer):
+            layer = with_sampling(layer, n_patches, prediction)
+        return layer
+
+    return keras.models.clone_model(model, clone_function=replace)
+
+
+def _copy_subclassed(model: Any, n_patches: Any, prediction: Any) -> Any:
+    """Make a subclassed model again from its config, and give it the same weights."""
+    try:
+        copy = type(model).from_config(model.get_config())
+        shapes = model.get_build_config()["input_shape"]
+    except (KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            "A subclassed model is made again from its config, as when it is loaded: its "
+            "constructor must take what get_config() returns, with **kwargs, and the "
+            "model must have been called, with one argument. Or make it again yourself, "
+            "with another n_patches, and call set_weights(model.get_weights()). "
+            f"Received: model={model.name!r} of class {type(model).__name__}"
+        ) from error
+    pairs = list(zip(_sampling_layers(copy), _sampling_layers(model), strict=True))
+    for layer, old in pairs:
+        layer.set_sampling(n_patches, prediction)
+        if not isinstance(old.source, dict | None):
+            layer.sample_patches.extract_patches.set_source(old.source)
+
+    def symbolic(shape: Any) -> keras.KerasTensor:
+        # Of one axis alone is which image of a source it is.
+        return keras.KerasTensor(shape, "int32" if len(shape) == 1 else None)
+
+    copy(keras.tree.map_shape_structure(symbolic, shapes))
+    copy.set_weights(model.get_weights())
+    if getattr(model, "compiled", False):
+        copy.compile_from_config(model.get_compile_config())
+    return copy
+
+
+def _sampling_layers(model: Any) -> list[AttentionSampling]:
+    return [
+        layer
+        for layer in backend.all_layers(model)
+        if isinstance(layer, AttentionSampling)
+    ]
 
 
 def set_source(model: keras.Model, source: Any) -> None:
@@ -271,7 +251,7 @@ def set_source(model: keras.Model, source: Any) -> None:
     """
     layers = [
         layer
-        for layer in model._flatten_layers()
+        for layer in backend.all_layers(model)
         if isinstance(layer, ExtractPatches) and layer.reader is not None
     ]
     if not layers:

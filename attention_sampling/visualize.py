@@ -3,98 +3,139 @@
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from attention_sampling import backend
 from attention_sampling.files import replacing
-from attention_sampling.layers import SamplePatches, SampleSoftmax
+from attention_sampling.layers import AttentionSampling
 
+# (top, left, bottom, right) in pixels.
 Box = tuple[float, float, float, float]
 
-# Of what is added to a model. An automatic one may be in a loaded model already.
-_NAME = "attention_of_viewer"
-# In each picture, so that whoever clears away ours leaves those of others.
-_SOFTWARE = "attention-sampling"
 _DPI = 100
 _GAP = 4  # pixels of a picture between a thing and the box around it
 # A window of a smaller side in a picture, in its pixels, has its number beside it.
 _LEGIBLE = 32
-_MOST_ENLARGED = 6
 
 
-def attention_viewer(model: keras.Model) -> keras.Model:
-    """Build a model that shows what another looked at, from the same draws.
+def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, Any]:
+    """Predict, and return what each prediction was made from.
+
+    The prediction and all the rest come from the same sampled cells.
 
     Args:
-        model: functional model that holds one ``SamplePatches`` layer with
-            ``return_origins=True``, as ``attention_sampling()`` makes it.
+        model: model that calls one layer of ``attention_sampling()`` once, functional
+            or subclassed.
+        inputs: arrays as for ``model.predict``.
+        batch_size: images at a time.
 
     Returns:
-        Model from the inputs of ``model`` to a dict: ``prediction`` (the output of
-        ``model``), ``attention`` (batch, rows, columns), ``patches`` (batch, n_patches, patch_height, patch_width, channels),
-        ``sampled_attention`` (batch, n_patches) and ``origins`` (batch, n_patches, 2).
+        Dict of NumPy arrays: ``prediction`` (as the model returns it), ``attention``
+        (batch, rows, columns), ``patches`` (batch, n_patches, patch_height, patch_width,
+        channels), ``sampled_attention`` (batch, n_patches), and ``origins`` (batch,
+        n_patches, 2), the row and column of each patch's top-left pixel in the
+        full-resolution image. With ``prediction="all"`` the patches are those of most
+        attention.
 
     Raises:
-        ValueError: no such layer, or several.
+        ValueError: no such layer, or several; no inputs.
+
+    Example:
+
+    >>> from attention_sampling import SampleSoftmax, attention_sampling
+    >>> inputs = [keras.Input((10, 10, 3)), keras.Input((100, 100, 3))]
+    >>> attention = keras.Sequential([keras.layers.Conv2D(1, 1), SampleSoftmax(True)])
+    >>> feature = keras.layers.GlobalAveragePooling2D()
+    >>> features, *_ = attention_sampling(attention, feature, 32, n_patches=4)(inputs)
+    >>> model = keras.Model(inputs, keras.layers.Dense(2)(features))
+    >>> seen = explain(model, [np.ones((1, 10, 10, 3)), np.ones((1, 100, 100, 3))])
+    >>> seen["prediction"].shape, seen["origins"].shape
+    ((1, 2), (1, 4, 2))
     """
-    layers = [layer for layer in model.layers if isinstance(layer, SamplePatches)]
-    if len(layers) != 1 or not layers[0].return_origins:
-        raise ValueError(
-            "Pictures need a functional model with one SamplePatches layer that returns "
-            "its origins, as attention_sampling() makes it. "
-            f"Received: {len(layers)} SamplePatches layers in {model.name!r}"
+    layer = _sampling_layer(model)
+    inputs = keras.tree.map_structure(np.asarray, inputs)
+    count = len(keras.tree.flatten(inputs)[0])
+    batches = []
+    for start in range(0, count, batch_size):
+        looked_at: list[Any] = []
+        layer.observe = looked_at.append
+        try:
+            prediction = model(
+                keras.tree.map_structure(
+                    lambda x, start=start: x[start : start + batch_size], inputs
+                ),
+                training=False,
+            )
+        finally:
+            layer.observe = None
+        if len(looked_at) != 1:
+            raise ValueError(
+                "The model must call its layer of attention_sampling() once. "
+                f"Received: {len(looked_at)} calls in {model.name!r}"
+            )
+        batches.append(
+            keras.tree.map_structure(ops.convert_to_numpy, (prediction, *looked_at[0]))
         )
-    patches, sampled_attention, *_, origins = layers[0].output
-    attention = layers[0].input[2]
-    if layers[0].use_logits:
-        attention = SampleSoftmax(name=_NAME)(attention)
-    return keras.Model(
-        model.inputs,
-        {
-            "prediction": model.output,
-            "attention": attention,
-            "patches": patches,
-            "sampled_attention": sampled_attention,
-            "origins": origins,
-        },
-    )
+    if not batches:
+        raise ValueError("There is nothing to predict. Received: no inputs")
+    names = ("prediction", "attention", "patches", "sampled_attention", "origins")
+    joined = keras.tree.map_structure(lambda *x: np.concatenate(x), *batches)
+    return dict(zip(names, joined, strict=True))
 
 
-def draw_attention(
+def _sampling_layer(model: keras.Model) -> AttentionSampling:
+    layers = [
+        layer
+        for layer in backend.all_layers(model)
+        if isinstance(layer, AttentionSampling)
+    ]
+    if len(layers) != 1:
+        raise ValueError(
+            "What a model looked at is known of one layer of attention_sampling(). "
+            "Build the model with it instead of with SamplePatches and Expectation. "
+            f"Received: {len(layers)} such layers in {model.name!r}"
+        )
+    return layers[0]
+
+
+def plot_attention(
     path: str | os.PathLike[str],
     image: Any,
     attention: Any,
     patches: Any,
     sampled_attention: Any,
     origins: Any,
+    *,
     margin: tuple[float, float] = (0, 0),
     boxes: Sequence[Box] = (),
+    other_boxes: Sequence[Box] = (),
+    points: Sequence[tuple[float, float]] = (),
     title: str = "",
     image_size: tuple[int, int] | None = None,
-    points: Sequence[tuple[float, float]] = (),
-    other_boxes: Sequence[Box] = (),
 ) -> None:
-    """Write a picture of an image, its attention map, and the patches taken from it.
+    """Plot an image, its attention map, and the patches taken from it.
 
     Args:
         path: PNG file to write, replaced as a whole.
         image: (height, width, 1 or 3), the full-resolution image, or a view of it with
             ``image_size``: uint8, uint16, or floats from 0 to 1.
-        attention: (rows, columns) attention map.
-        patches: (n_patches, patch_height, patch_width, 1 or 3), pixels likewise.
+        attention: (rows, columns) attention map, as of one image of ``explain``, like
+            the next three.
+        patches: (n_patches, patch_height, patch_width, 1 or 3), pixels as in ``image``.
         sampled_attention: (n_patches,) attention at each patch.
         origins: (n_patches, 2) row and column of each patch, in pixels.
         margin: (rows, columns) pixels of the image at each side that the attention map
             does not cover, half the receptive field at full resolution.
         boxes: (top, left, bottom, right) in pixels of what was to be found.
+        other_boxes: of what was not to be found, plotted dashed.
+        points: (row, column) in pixels of what was to be found, plotted as dots.
         title: line above the image.
-        image_size: height and width of the image in full-resolution pixels, in which
-            all places are; None if ``image`` itself is at full resolution.
-        points: (row, column) in pixels of what was to be found, drawn as dots.
-        other_boxes: of what was not to be found, drawn dashed.
+        image_size: height and width of the image in full-resolution pixels, the unit of
+            all positions; None if ``image`` itself is at full resolution.
     """
     from matplotlib import patches as shapes
     from matplotlib.figure import Figure
@@ -125,7 +166,7 @@ def draw_attention(
         extent=(margin[1], width - margin[1], height - margin[0], margin[0]),
         interpolation="nearest",
     )
-    mark(axes, boxes, points, other_boxes, gap=_GAP * width / (9 * _DPI))
+    mark_boxes(axes, boxes, points, other_boxes, gap=_GAP * width / (9 * _DPI))
     for number, (row, column) in enumerate(origins, start=1):
         axes.add_patch(
             shapes.Rectangle(
@@ -159,23 +200,6 @@ def draw_attention(
     save_figure(figure, path)
 
 
-def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file is a picture that this module has drawn.
-
-    Example:
-
-    >>> is_ours("nowhere.png")
-    False
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(Path(path), formats=["PNG"]) as image:
-            return image.info.get("Software") == _SOFTWARE
-    except (OSError, ValueError, SyntaxError):  # no PNG file, or a broken one
-        return False
-
-
 def displayable(image: Any) -> Any:
     """Return (height, width, 3) floats from 0 to 1 of an image of 1 or 3 channels."""
     image = np.asarray(image)
@@ -187,20 +211,29 @@ def displayable(image: Any) -> Any:
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure as a whole, marked as ours."""
+    """Write a figure to a file that appears as a whole."""
     with replacing(path) as part:
-        figure.savefig(part, metadata={"Software": _SOFTWARE})
+        figure.savefig(part)
 
 
-def mark(
+def mark_boxes(
     axes: Any,
     boxes: Sequence[Box],
     points: Sequence[Any],
     other_boxes: Sequence[Box],
     gap: float,
-    numbered: bool = False,
+    numbered: int = 0,
 ) -> None:
-    """Draw what was to be found, and what was not."""
+    """Mark what was to be found, dashed what was not, and number the first boxes.
+
+    Args:
+        axes: of matplotlib, in pixels of the image.
+        boxes: (top, left, bottom, right) of what was to be found.
+        points: (row, column) of what was to be found.
+        other_boxes: of what was not to be found.
+        gap: pixels between a thing and the box around it.
+        numbered: how many boxes have their number beside them.
+    """
     from matplotlib.patches import Rectangle
 
     styled = [*((box, "-") for box in boxes), *((box, "--") for box in other_boxes)]
@@ -216,7 +249,7 @@ def mark(
                 linewidth=1.5,
             )
         )
-        if numbered and number <= _MOST_ENLARGED:
+        if number <= numbered:
             axes.annotate(
                 str(number),
                 (right + gap, (top + bottom) / 2),

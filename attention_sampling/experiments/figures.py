@@ -11,17 +11,16 @@ import numpy as np
 from attention_sampling.experiments.baselines import AttentionPooling, ExtractGrid
 from attention_sampling.ops.geometry import window_origins_by_image
 from attention_sampling.visualize import (
-    _MOST_ENLARGED,
     Box,
-    attention_viewer,
     displayable,
-    mark,
+    mark_boxes,
     save_figure,
 )
 
 # Boxes with a smaller side in a picture, in its pixels, are shown enlarged beneath it,
 # each in the middle of a window of so many times its side.
 _LEGIBLE = 32
+_MOST_ENLARGED = 6
 _WINDOW = 3
 _IN_A_ROW = 3
 _GAP = 4  # pixels of a picture between a thing and the box around it
@@ -35,8 +34,7 @@ def deep_mil_viewer(model: keras.Model) -> keras.Model:
 
     Args:
         model: functional model that holds one ``ExtractGrid`` and one
-            ``AttentionPooling``, as ``deep_mil()`` makes it. Any other goes to
-            ``attention_viewer``.
+            ``AttentionPooling``, as ``deep_mil()`` makes it. 
 
     Returns:
         Model from the inputs of ``model`` to a dict: ``prediction`` (the output of
@@ -47,7 +45,10 @@ def deep_mil_viewer(model: keras.Model) -> keras.Model:
         for kind in (ExtractGrid, AttentionPooling)
     )
     if not len(grids) == len(pools) == 1:
-        return attention_viewer(model)
+        raise ValueError(
+            "Expected a model of deep_mil(). Received: model with "
+            f"{len(grids)} ExtractGrid and {len(pools)} AttentionPooling"
+        )
     attention = keras.layers.Reshape(grids[0].grid_size, name=_NAME)(pools[0].output[1])
     return keras.Model(
         model.inputs, {"prediction": model.output, "attention": attention}
@@ -171,7 +172,7 @@ def draw_weighted_patches(
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
         axes.set_title(name, fontsize=10)
         if not number:
-            mark(axes, boxes, points, other_boxes, gap, numbered=bool(enlarged))
+            mark_boxes(axes, boxes, points, other_boxes, gap, numbered=len(enlarged))
         for place, box in enumerate(enlarged):
             axes = part.add_subplot(grid[1 + place // _IN_A_ROW, place % _IN_A_ROW])
             _enlarge(axes, pixels, box, str(place + 1), other=place >= len(boxes))
@@ -194,7 +195,7 @@ def _enlarge(axes: Any, pixels: Any, box: Box, name: str, other: bool) -> None:
     )
     none: Sequence[Box] = ()
     gap = _side(box) / 10
-    mark(axes, none if other else [box], (), [box] if other else none, gap)
+    mark_boxes(axes, none if other else [box], (), [box] if other else none, gap)
     axes.set_title(name, fontsize=8, pad=2)
 
 

@@ -5,8 +5,8 @@ from keras import ops
 
 from attention_sampling.checks import (
     check_choice,
+    check_flag,
     check_inputs,
-    check_prediction,
     common_batch,
 )
 from attention_sampling.layers.sample_patches import SamplePatches
@@ -42,8 +42,6 @@ class Expectation(keras.layers.Layer):
             ``"top_k"`` for the attention-weighted mean of the cells of most attention,
             which ``SamplePatches(prediction="top_k")`` takes then. Must be that of
             ``SamplePatches``.
-        predict_samples: outside training, the mean of this many independent estimates;
-            with ``prediction="sample"``. Must be that of ``SamplePatches``.
         self_normalize: where cells came from a proposal, divide by the weights' sum: a
             bias of the order of 1 / n_patches for much less variance.
 
@@ -77,15 +75,15 @@ class Expectation(keras.layers.Layer):
     def __init__(
         self,
         replace=False,
+        *,
         estimator=None,
         control_variate=None,
         prediction="sample",
-        predict_samples=1,
         self_normalize=True,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.replace = check_choice("replace", replace, (True, False))
+        self.replace = check_flag("replace", replace)
         self.estimator = check_choice(
             "estimator", estimator, (None, "ordered", "unordered")
         )
@@ -95,52 +93,24 @@ class Expectation(keras.layers.Layer):
                 f"Leave it out, or set replace=False. Received: estimator={estimator!r}, "
                 f"replace={replace}"
             )
-        self.control_variate = check_choice(
-            "control_variate", control_variate, (None, True, False)
-        )
+        self.control_variate = control_variate
+        if control_variate is not None:
+            self.control_variate = check_flag("control_variate", control_variate)
         if control_variate and estimator == "ordered":
             raise ValueError(
                 "The ordered estimator has no control variate. Use "
                 "estimator='unordered'. Received: control_variate=True, "
                 "estimator='ordered'"
             )
-        self.prediction, self.predict_samples = check_prediction(
-            prediction, predict_samples
-        )
-        self.self_normalize = self_normalize
+        self.prediction = check_choice("prediction", prediction, ("sample", "top_k"))
+        self.self_normalize = check_flag("self_normalize", self_normalize)
 
     def call(self, inputs, training=None):
         inputs = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
         self.compute_output_shape([x.shape for x in inputs])
         dtype = keras.backend.result_type(*(x.dtype for x in inputs), "float32")
         inputs = [ops.cast(x, dtype) for x in inputs]
-        inputs = [self.split_sets(x, training) for x in inputs]
-        estimates = self._estimate(*inputs, training=training)
-        if training or self.predict_samples == 1:
-            return estimates
-        shape = (-1, self.predict_samples, *estimates.shape[1:])
-        return ops.mean(ops.reshape(estimates, shape), axis=1)
-
-    def split_sets(self, x, training=None):
-        """Make every set of draws a sample of its own.
-
-        Args:
-            x: (batch, patches, ...) tensor, of ``predict_samples`` times ``n_patches``
-                patches outside training.
-            training: whether the model is being trained.
-
-        Returns:
-            (batch x predict_samples, n_patches, ...) tensor; ``x`` itself in training.
-        """
-        if training or self.predict_samples == 1:
-            return x
-        if x.shape[1] % self.predict_samples:
-            raise ValueError(
-                "Expectation needs as many patches for each of its sets of draws. "
-                "attention_sampling() sees to it. Received: "
-                f"predict_samples={self.predict_samples}, {x.shape[1]} patches"
-            )
-        return ops.reshape(x, (-1, x.shape[1] // self.predict_samples, *x.shape[2:]))
+        return self._estimate(*inputs, training=training)
 
     def sampling_weights(self, sampled_attention, sampled_proposal=None, training=None):
         """Return the weights c_s of drawn cells.
@@ -203,12 +173,10 @@ class Expectation(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         input_shape = check_inputs(input_shape, *_INPUTS, optional=_OPTIONAL)
         features, sampled_attention, *proposal = map(tuple, input_shape)
-        # Predicting from several sets of draws takes more patches than training.
-        unknown = features[1:2] == (None,) and self.predict_samples == 1
         if (
             len(sampled_attention) != 2
             or len(features) < 3
-            or unknown
+            or features[1] is None
             or features[1] != sampled_attention[1]
             or (proposal and proposal[0][1:] != sampled_attention[1:])
         ):
@@ -229,7 +197,7 @@ class Expectation(keras.layers.Layer):
         source = getattr(history, "operation", None)
         if not isinstance(source, SamplePatches):
             return
-        for name in ("replace", "prediction", "predict_samples"):
+        for name in ("replace", "prediction"):
             drawn, expected = getattr(source, name), getattr(self, name)
             if drawn != expected:
                 raise ValueError(
@@ -250,6 +218,5 @@ class Expectation(keras.layers.Layer):
             "estimator": self.estimator,
             "control_variate": self.control_variate,
             "prediction": self.prediction,
-            "predict_samples": self.predict_samples,
             "self_normalize": self.self_normalize,
         }

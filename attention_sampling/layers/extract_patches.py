@@ -60,12 +60,20 @@ class ExtractPatches(keras.layers.Layer):
         Katharopoulos and Fleuret 2019, section 3.3, P(x, i).
     """
 
-    def __init__(self, patch_size, source=None, **kwargs):
+    def __init__(self, patch_size, *, source=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.patch_size = check_pair("patch_size", patch_size)
         self.reader = None if source is None else reading.PatchReader(source)
         if source is not None:
             self.supports_jit = backend.supports_jit()
+
+    @property
+    def source(self):
+        """The source to read from; None if patches are taken from tensors.
+
+        Of a model that was loaded and has no source yet, a dict: which kind it takes.
+        """
+        return None if self.reader is None else self.reader.source
 
     def set_source(self, source):
         """Read from another source from now on. See ``attention_sampling.set_source``."""

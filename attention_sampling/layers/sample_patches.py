@@ -6,11 +6,11 @@ from keras import ops
 from attention_sampling.checks import (
     check_choice,
     check_count,
+    check_flag,
+    check_fraction,
     check_images,
     check_inputs,
     check_pair,
-    check_prediction,
-    check_share,
     common_batch,
 )
 from attention_sampling.layers.extract_patches import ExtractPatches
@@ -52,8 +52,6 @@ class SamplePatches(keras.layers.Layer):
         prediction: outside training, ``"sample"`` to draw as in training, or ``"top_k"``
             for the cells of most attention, the same every time. Must be that of
             ``Expectation``.
-        predict_samples: outside training, sets of ``n_patches`` places to draw, one
-            independent of the other. Must be that of ``Expectation``.
         proposal_mix: share of the saliency in the proposal, from 0 to 1, where training
             begins.
         source: ``attention_sampling.data.Source`` to read the patches from; the images
@@ -104,10 +102,10 @@ class SamplePatches(keras.layers.Layer):
         receptive_field=0,
         replace=False,
         use_logits=False,
+        *,
         seed=None,
         return_origins=False,
         prediction="sample",
-        predict_samples=1,
         proposal_mix=0.5,
         source=None,
         **kwargs,
@@ -116,18 +114,16 @@ class SamplePatches(keras.layers.Layer):
         self.n_patches = check_count("n_patches", n_patches, smallest=1)
         self.patch_size = check_pair("patch_size", patch_size)
         self.receptive_field = check_count("receptive_field", receptive_field, 0)
-        self.replace = check_choice("replace", replace, (True, False))
-        self.use_logits = use_logits
+        self.replace = check_flag("replace", replace)
+        self.use_logits = check_flag("use_logits", use_logits)
         self.seed = seed
-        self.return_origins = return_origins
-        self.prediction, self.predict_samples = check_prediction(
-            prediction, predict_samples
-        )
-        self.proposal_mix = check_share("proposal_mix", proposal_mix)
+        self.return_origins = check_flag("return_origins", return_origins)
+        self.prediction = check_choice("prediction", prediction, ("sample", "top_k"))
+        self.proposal_mix = check_fraction("proposal_mix", proposal_mix)
         self._first_mix = self.proposal_mix
         self.mix = None
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.extract_patches = ExtractPatches(self.patch_size, source)
+        self.extract_patches = ExtractPatches(self.patch_size, source=source)
 
     @property
     def has_proposal(self):
@@ -156,7 +152,7 @@ class SamplePatches(keras.layers.Layer):
         Raises:
             ValueError: ``mix`` is no number, or outside.
         """
-        self._first_mix = check_share("mix", mix)  # of a layer that is not built yet
+        self._first_mix = check_fraction("mix", mix)  # of a layer that is not built yet
         if self.has_proposal:
             self.mix.assign(self._first_mix)
 
@@ -191,16 +187,9 @@ class SamplePatches(keras.layers.Layer):
 
     def _choose(self, probabilities, training):
         """Return the (batch, n_patches) cells to look at."""
-        if training or self.predict_samples == 1:
-            if self.prediction == "top_k" and not training:
-                return sampling.top_cells(probabilities, self.n_patches)
-            return self._draw(probabilities)
-        # Every set is drawn as if it were a sample of its own.
-        cells = self._draw(ops.repeat(probabilities, self.predict_samples, axis=0))
-        return ops.reshape(cells, (-1, self.predict_samples * self.n_patches))
-
-    def _draw(self, probabilities):
-        return sampling.draw_cells(
+        if self.prediction == "top_k" and not training:
+            return sampling.top_cells(probabilities, self.n_patches)
+        return sampling.sample_cells(
             probabilities, self.n_patches, self.replace, seed=self.seed_generator
         )
 
@@ -216,14 +205,13 @@ class SamplePatches(keras.layers.Layer):
         ]
 
     def compute_output_shape(self, input_shape):
+        input_shape = check_inputs(input_shape, *_INPUTS, optional=_OPTIONAL)
         batch = self._check_shapes(*input_shape)
-        # More patches to predict from than to train on: unknown to a model.
-        n_patches = self.n_patches if self.predict_samples == 1 else None
         channels = self.extract_patches.check_images(tuple(input_shape[1]))
-        shapes = [(batch, n_patches, *self.patch_size, channels)]
-        shapes += [(batch, n_patches)] * len(input_shape[2:])
+        shapes = [(batch, self.n_patches, *self.patch_size, channels)]
+        shapes += [(batch, self.n_patches)] * len(input_shape[2:])
         if self.return_origins:
-            shapes.append((batch, n_patches, 2))
+            shapes.append((batch, self.n_patches, 2))
         return shapes
 
     def _check_shapes(self, x_low, x_high, attention, *saliency):
@@ -286,7 +274,6 @@ class SamplePatches(keras.layers.Layer):
             "seed": self.seed,
             "return_origins": self.return_origins,
             "prediction": self.prediction,
-            "predict_samples": self.predict_samples,
             "proposal_mix": self.proposal_mix,
             "source": self.extract_patches.get_config()["source"],
         }

@@ -16,12 +16,12 @@ class SamplingMetrics(keras.layers.Layer):
 
     - ``attention_entropy``, nats: the logarithm of the number of cells where the
       attention is flat, 0 where one cell holds all of it.
-    - ``drawn_mass``: attention that the drawn cells hold together. Of cells drawn with
+    - ``sampled_mass``: attention that the drawn cells hold together. Of cells drawn with
       replacement, each counts as often as it was drawn. Of several sets of draws, each
       counts for itself.
     - ``effective_sample_size``, patches: ``1 / sum w^2`` of the normalised weights
       ``w_s = c_s a_s`` (Kish): the number of patches that the feature is in effect the
-      mean of. Near 1 while ``drawn_mass`` is low, proposal and attention disagree.
+      mean of. Near 1 while ``sampled_mass`` is low, proposal and attention disagree.
 
     They are means over the samples of an epoch, of training and of validation.
     ``attention_sampling(metrics=True)`` puts the layer where it belongs.
@@ -47,7 +47,7 @@ class SamplingMetrics(keras.layers.Layer):
     >>> features, attention = keras.ops.zeros((1, 8)), keras.ops.full((1, 2, 2), 0.25)
     >>> _ = layer([features, attention, keras.ops.full((1, 2), 0.25)])
     >>> {metric.name: round(float(metric.result()), 3) for metric in layer.metrics}
-    {'attention_entropy': 1.386, 'drawn_mass': 0.5, 'effective_sample_size': 2.0}
+    {'attention_entropy': 1.386, 'sampled_mass': 0.5, 'effective_sample_size': 2.0}
     """
 
     def __init__(self, expectation=None, **kwargs):
@@ -56,7 +56,7 @@ class SamplingMetrics(keras.layers.Layer):
         if keras.backend.backend() == "jax":
             return  # but for training, a model saved elsewhere works
         self.attention_entropy = keras.metrics.Mean(name="attention_entropy")
-        self.drawn_mass = keras.metrics.Mean(name="drawn_mass")
+        self.sampled_mass = keras.metrics.Mean(name="sampled_mass")
         self.effective_sample_size = keras.metrics.Mean(name="effective_sample_size")
 
     def build(self, input_shape):
@@ -75,9 +75,8 @@ class SamplingMetrics(keras.layers.Layer):
             return features
         attention = ops.cast(ops.stop_gradient(attention), "float32")
         drawn = [ops.cast(ops.stop_gradient(x), "float32") for x in drawn]
-        drawn = [self.expectation.split_sets(x, training) for x in drawn]
         self.attention_entropy.update_state(_entropy(attention))
-        self.drawn_mass.update_state(ops.sum(drawn[0], axis=1))
+        self.sampled_mass.update_state(ops.sum(drawn[0], axis=1))
         weights = self.expectation.sampling_weights(*drawn, training=training)
         shares = weights * drawn[0]
         self.effective_sample_size.update_state(_effective_sample_size(shares))

@@ -14,6 +14,7 @@ given have it: the ``leave_one_out`` functions are their weights.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -315,6 +316,54 @@ def weighted_sum(
     terms = of_features(weights * attention) * features
     terms += of_features(weights * (sampled_attention - attention)) * centred
     return ops.sum(terms, axis=1)
+
+
+def sum_over_all_cells(
+    attention: Any,
+    features_at: Callable[[Any], Any],
+    feature_shape: tuple[int, ...],
+    chunk_size: int = 64,
+) -> Any:
+    """Compute the full model's feature, ``sum_i a_i f_i``, a chunk of cells at a time.
+
+    Memory grows with the size of a chunk and not with the number of cells.
+
+    Args:
+        attention: (batch, cells) float tensor.
+        features_at: callable from cells, (batch, chunk_size) int32, to their features,
+            (batch, chunk_size, ...).
+        feature_shape: shape of one feature.
+        chunk_size: cells of each image at a time.
+
+    Returns:
+        (batch, ...) tensor of the dtype of ``attention``.
+
+    Example:
+
+    >>> attention = keras.ops.array([[0.5, 0.25, 0.25]])
+    >>> feature = sum_over_all_cells(
+    ...     attention, lambda cells: keras.ops.cast(cells, "float32"), (), chunk_size=2
+    ... )
+    >>> float(feature[0])  # of features 0, 1 and 2
+    0.75
+
+    Reference:
+        Katharopoulos and Fleuret 2019, eq. 19.
+    """
+    batch, n_cells = ops.shape(attention)
+
+    def add_chunk(number: Any, total: Any) -> Any:
+        cells = number * chunk_size + ops.arange(chunk_size, dtype="int32")
+        inside = ops.cast(cells < n_cells, attention.dtype)
+        cells = ops.minimum(cells, n_cells - 1)
+        weights = inside * ops.take(attention, cells, axis=1)
+        cells = ops.broadcast_to(cells[None], (batch, chunk_size))
+        features = ops.cast(features_at(cells), attention.dtype)
+        weights = ops.reshape(weights, (-1, chunk_size, *[1] * len(feature_shape)))
+        return total + ops.sum(weights * features, axis=1)
+
+    total = ops.zeros((batch, *feature_shape), dtype=attention.dtype)
+    return ops.fori_loop(0, -(-n_cells // chunk_size), add_chunk, total)
 
 
 def _at_least_two(probabilities: Any) -> int:

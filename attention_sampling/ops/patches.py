@@ -1,4 +1,4 @@
-"""Extraction: windows out of full-resolution images that lie in a tensor."""
+"""Patches: windows out of full-resolution images in a tensor."""
 
 from typing import Any
 
@@ -59,6 +59,28 @@ def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> A
     shape = (-1, *ops.shape(pixels)[1:], channels)
     patches = ops.reshape(patches, (*shape[:3], patch_size[1] * channels))
     return ops.reshape(_zero_outside(patches, *inside), shape)
+
+
+def fold_patches(patches: Any) -> Any:
+    """Return the patches of all images as one batch for a feature network.
+
+    Args:
+        patches: (batch, n_patches, patch_height, patch_width, channels) tensor.
+
+    Returns:
+        (batch x n_patches, patch_height, patch_width, channels) tensor of floats;
+        integer pixels become floats of the same values.
+
+    Example:
+
+    >>> patches = fold_patches(keras.ops.ones((2, 3, 8, 8, 1), dtype="uint8"))
+    >>> tuple(patches.shape), keras.backend.standardize_dtype(patches.dtype)
+    ((6, 8, 8, 1), 'float32')
+    """
+    folded = ops.reshape(patches, (-1, *patches.shape[2:]))
+    if "int" in keras.backend.standardize_dtype(folded.dtype):
+        folded = ops.cast(folded, keras.config.floatx())
+    return folded
 
 
 def _zero_outside(values: Any, inside_rows: Any, inside_columns: Any) -> Any:

@@ -120,6 +120,11 @@ class PatchReader:
         shape = (*origins.shape[:2], *patch_size, self.channels)
         return backend.call_numpy(read, [index, origins], shape, self.dtype)
 
+    @property
+    def source(self) -> Any:
+        """The source; where none is bound, its kind as in ``get_config``."""
+        return self.get_config() if self._source is None else self._source
+
     def get_config(self) -> dict[str, Any]:
         """Return the kind of the source."""
         return {"channels": self.channels, "dtype": self.dtype}

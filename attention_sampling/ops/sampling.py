@@ -15,7 +15,7 @@ _UNIFORM_RESOLUTION = 2.0**-23
 _SMALLEST_SALIENCY = 0.01
 
 
-def draw_cells(
+def sample_cells(
     attention: Any, n_patches: int, replace: bool = False, seed: Any = None
 ) -> Any:
     """Draw cells of an attention map in proportion to their attention.
@@ -38,7 +38,7 @@ def draw_cells(
     Example:
 
     >>> attention = keras.ops.array([[0.0, 0.5, 0.5, 0.0]])
-    >>> cells = draw_cells(attention, n_patches=2, seed=0)
+    >>> cells = sample_cells(attention, n_patches=2, seed=0)
     >>> sorted(int(cell) for cell in cells[0])
     [1, 2]
 
@@ -60,7 +60,7 @@ def draw_cells(
     if size > 1:
         return _race_in_blocks(attention, n_patches, size, seed)
     batch, n_cells = ops.shape(attention)
-    clocks = _draw_log_clocks(batch, n_cells, seed)
+    clocks = _sample_log_clocks(batch, n_cells, seed)
     _, cells = ops.top_k(_ring_keys(ops.log(attention), clocks), n_patches)
     return ops.cast(cells, "int32")
 
@@ -140,7 +140,7 @@ def _race_in_blocks(attention: Any, n_patches: int, size: int, seed: Any) -> Any
     batch, n_cells = ops.shape(attention)
     n_blocks, n_chosen = n_cells // size, n_patches * size
     # All clocks at once: many small operations cost more than the numbers.
-    clocks = _draw_log_clocks(batch, n_blocks + 2 * n_chosen, seed)
+    clocks = _sample_log_clocks(batch, n_blocks + 2 * n_chosen, seed)
     of_blocks, to_race, to_follow = ops.split(
         clocks, [n_blocks, n_blocks + n_chosen], axis=1
     )
@@ -189,7 +189,7 @@ def _ring_keys(log_rates: Any, log_clocks: Any) -> Any:
     return ops.where(ops.isnan(keys), float("inf"), keys)
 
 
-def _draw_log_clocks(batch: Any, count: Any, seed: Any) -> Any:
+def _sample_log_clocks(batch: Any, count: Any, seed: Any) -> Any:
     """Draw logarithms of unit exponential variates, (batch, count), all of them finite.
 
     The first of many clocks rings near 0, where one float32 uniform has steps of

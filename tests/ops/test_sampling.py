@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from attention_sampling.ops import sampling
-from attention_sampling.ops.sampling import draw_cells, mix_proposal, top_cells
+from attention_sampling.ops.sampling import sample_cells, mix_proposal, top_cells
 
 MODES = [
     pytest.param(True, id="with replacement"),
@@ -20,7 +20,7 @@ MODES = [
 
 def draw(attention, n_patches, replace=False, seed=0):
     attention = ops.array(attention, "float32")
-    return ops.convert_to_numpy(draw_cells(attention, n_patches, replace, seed=seed))
+    return ops.convert_to_numpy(sample_cells(attention, n_patches, replace, seed=seed))
 
 
 def repeat(attention, samples):
@@ -130,7 +130,7 @@ def test_attention_without_any_mass_stays_in_range(attention, replace):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_attention(dtype, replace):
     attention = ops.cast(ops.array(repeat([0.0, 0.25, 0.75], 20_000)), dtype)
-    drawn = ops.convert_to_numpy(draw_cells(attention, 2, replace, seed=0))
+    drawn = ops.convert_to_numpy(sample_cells(attention, 2, replace, seed=0))
     statistic, limit = reference.chi_square(
         np.bincount(drawn[:, 0], minlength=3)[1:], [5_000, 15_000]
     )
@@ -138,7 +138,7 @@ def test_half_precision_attention(dtype, replace):
 
 
 def test_dtype_and_shape():
-    cells = draw_cells(ops.full((2, 9), 1 / 9), 4, seed=0)
+    cells = sample_cells(ops.full((2, 9), 1 / 9), 4, seed=0)
     assert keras.backend.standardize_dtype(cells.dtype) == "int32"
     assert tuple(cells.shape) == (2, 4)
 
@@ -237,7 +237,7 @@ class TestBlocks:
         seed = keras.random.SeedGenerator(0)
         attention = keras.ops.ones((1, size))  # one block
         drawn = {
-            int(sampling.draw_cells(attention, 1, seed=seed)[0, 0]) for _ in range(40)
+            int(sampling.sample_cells(attention, 1, seed=seed)[0, 0]) for _ in range(40)
         }
         assert drawn == set(range(size))
 
@@ -343,7 +343,7 @@ class _Draw(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(0)
 
     def call(self, attention):
-        return draw_cells(attention, self.n_patches, seed=self.seed_generator)
+        return sample_cells(attention, self.n_patches, seed=self.seed_generator)
 
 
 @pytest.mark.parametrize(

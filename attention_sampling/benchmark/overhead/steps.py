@@ -10,7 +10,7 @@ from attention_sampling.benchmark.processes import seconds_of
 from attention_sampling.benchmark.steps import TrainingStep, random_pixels
 from attention_sampling.benchmark.tables import Row, at_most
 from attention_sampling.experiments.tasks import Method, Task, build_model
-from attention_sampling.layers.unfold_patches import fold_patches
+from attention_sampling.ops.patches import fold_patches
 
 # Of a training step, over that of the bare networks.
 LARGEST_RATIO = 1.05

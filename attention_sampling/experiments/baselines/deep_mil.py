@@ -7,7 +7,7 @@ from keras import ops
 
 from attention_sampling.experiments.baselines.attention_pooling import AttentionPooling
 from attention_sampling.experiments.baselines.extract_grid import ExtractGrid
-from attention_sampling.layers.unfold_patches import fold_patches
+from attention_sampling.ops.patches import fold_patches
 
 
 def deep_mil(
