@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from attention_sampling.data.base import SourceError
 from attention_sampling.data.file_paths import find_files
 from attention_sampling.data.inspection import check_files, print_info
+from attention_sampling.data.source import SourceError
 
 _FILES = "files, directories, or patterns in quotation marks"
 

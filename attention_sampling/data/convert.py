@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attention_sampling.checks import check_choice, check_count
-from attention_sampling.data.base import Source, SourceError, is_fault_of_process
 from attention_sampling.data.hdf5_file import (
     FORMAT,
     check_room,
@@ -27,6 +26,7 @@ from attention_sampling.data.part_files import (
     part_file,
 )
 from attention_sampling.data.resume import FinishedImages
+from attention_sampling.data.source import Source, SourceError, is_fault_of_process
 from attention_sampling.files import open_to_write
 
 
@@ -84,7 +84,7 @@ def convert(
     check_count("chunk", chunk, smallest=16)
     check_choice("compression", compression, COMPRESSIONS)
     check_choice("on_error", on_error, ("raise", "skip"))
-    h5py = import_library("h5py", extra="hdf5")
+    h5py = import_library("h5py")
     path = Path(path).resolve()
     check_target(path, overwrite)
     if compression == "none":
@@ -197,7 +197,7 @@ def _progress_bar(
     if not progress:
         yield lambda count: None
         return
-    tqdm = import_library("tqdm", extra="hdf5").tqdm
+    tqdm = import_library("tqdm").tqdm
     total = sum(raw_bytes(source, index) for index in range(len(source)))
     with tqdm(total=total, desc=path.name, unit="B", unit_scale=True) as bar:
         yield bar.update

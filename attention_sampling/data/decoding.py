@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import SourceError
 from attention_sampling.data.formats import find_format
 from attention_sampling.data.libraries import import_library
+from attention_sampling.data.source import SourceError
 
 # (height, width, channels) and the name of the dtype.
 Description = tuple[tuple[int, int, int], str]
@@ -74,7 +74,7 @@ def decode_image(path: str) -> npt.NDArray[Any]:
         if image_format == "JPEG":
             pixels = _decode_jpeg(Path(path).read_bytes(), mode)
         elif _is_deep_colour(header, image_format):
-            imagecodecs = import_library("imagecodecs", extra="tiff")
+            imagecodecs = import_library("imagecodecs")
             pixels = imagecodecs.png_decode(Path(path).read_bytes())
             # A colour that counts as transparent comes as a channel that no other has.
             pixels = pixels[..., :channels]
@@ -97,7 +97,7 @@ def _find_image_format(path: str) -> str:
 def _open_header(path: str, image_format: str) -> Iterator[Any]:
     """Open an image without decoding it."""
     module, name = _READERS[image_format]
-    reader = getattr(import_library(f"PIL.{module}", extra="images"), name)
+    reader = getattr(import_library(f"PIL.{module}"), name)
     with open(path, "rb") as file:
         try:
             image = reader(file)
@@ -117,14 +117,14 @@ def _find_mode(header: Any, image_format: str) -> tuple[str, int, str]:
             "alpha. Convert it with the colour profile that belongs to it"
         )
     if image_format == "JPEG":
-        import_library("simplejpeg", extra="images")  # now, not at the first window
+        import_library("simplejpeg")  # now, not at the first window
     mode, channels, dtype = _MODES[header.mode]
     if header.mode == "P" and "transparency" in header.info:
         mode, channels = "RGBA", 4
     if image_format in ("PNG", "PPM") and mode == "I":
         dtype = "uint16"
     if _is_deep_colour(header, image_format):
-        import_library("imagecodecs", extra="tiff")  # now, not at the first window
+        import_library("imagecodecs")  # now, not at the first window
         channels, dtype = len(_raw_mode(header).removesuffix(";16B")), "uint16"
     if image_format == "PPM" and header.tile[0][0] != "raw":
         raise OSError(
@@ -169,7 +169,7 @@ def _decode_jpeg(data: bytes, mode: str) -> npt.NDArray[np.uint8]:
 
     There is no checksum in a JPEG: what decodes to as many valid codes is not noticed.
     """
-    simplejpeg = import_library("simplejpeg", extra="images")
+    simplejpeg = import_library("simplejpeg")
     colours = "GRAY" if mode == "L" else "RGB"
     try:
         return simplejpeg.decode_jpeg(data, colours, strict=True)

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attention_sampling.data.base import (
+from attention_sampling.data.hdf5_writer import ImageWriter, raw_bytes
+from attention_sampling.data.names import distinct_names
+from attention_sampling.data.resume import FinishedImages
+from attention_sampling.data.source import (
     Source,
     SourceError,
     is_fault_of_process,
 )
-from attention_sampling.data.hdf5_writer import ImageWriter, raw_bytes
-from attention_sampling.data.names import distinct_names
-from attention_sampling.data.resume import FinishedImages
 
 FORMAT = 1
 # Bytes of pixels after which what is finished is made to survive a kill.

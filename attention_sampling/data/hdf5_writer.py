@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size, Source
 from attention_sampling.data.libraries import import_library
 from attention_sampling.data.pyramid import halve_window, level_sizes
+from attention_sampling.data.source import Size, Source
 
 _Array = npt.NDArray[Any]
 _GZIP_LEVEL = 4
@@ -60,9 +60,9 @@ class ImageWriter:
         self._compressors = ThreadPoolExecutor(self._workers, "convert-compress")
         # h5py's own lock: up to 3.15 it does not take it to write a chunk as it is, and
         # crashes where another thread reads (h5py/h5py#2764).
-        self._hdf5_lock = import_library("h5py._objects", extra="hdf5").phil
+        self._hdf5_lock = import_library("h5py._objects").phil
         # A source is read by as many threads at once as it allows.
-        self._reading = threading.BoundedSemaphore(source._threads)
+        self._reading = threading.BoundedSemaphore(source.threads)
 
     def __enter__(self) -> "ImageWriter":
         return self
@@ -90,10 +90,10 @@ class ImageWriter:
 
         def read_source(origin: Size, size: Size) -> _Array:
             with self._reading:
-                return source._guarded_read(index, 0, origin, size)
+                return source.read_window(index, 0, origin, size)
 
         read = read_source
-        window = self._window(sizes[0], source._block(index, 0), _WINDOW)
+        window = self._window(sizes[0], source.block(index, 0), _WINDOW)
         for number, size in enumerate(sizes):
             level = self._create(group, str(number), size)
             self._write_level(level, window, read)

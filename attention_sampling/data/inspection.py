@@ -9,9 +9,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TextIO
 
-from attention_sampling.data.base import Size, Source, SourceError, is_fault_of_process
 from attention_sampling.data.file_paths import Paths
 from attention_sampling.data.opening import open_source
+from attention_sampling.data.source import (
+    Size,
+    Source,
+    SourceError,
+    is_fault_of_process,
+)
 
 _HEADER = ("file", "height x width", "channels", "dtype", "levels", "tiles", "read by")
 # Windows of so many pixels along each side, and at most so many of them along each side
@@ -176,7 +181,7 @@ def _count(number: int, thing: str) -> str:
 def _describe(source: Source, path: str, index: int) -> tuple[str, ...]:
     levels = source.levels(index)
     height, width = levels[0]
-    tile_height, tile_width = source._block(index, 0)
+    tile_height, tile_width = source.block(index, 0)
     # Rows or the whole image are no tiles.
     tiled = tile_width < width
     return (
@@ -210,9 +215,9 @@ def _check_file(path: str, everything: bool) -> _FileReport:
             try:
                 for level in range(len(source.levels(index))):
                     for window in _windows(source, index, level, everything):
-                        source._guarded_read(index, level, *window)
+                        source.read_window(index, level, *window)
             except SourceError as error:
-                note(error, _name(source, index, path), source._where(index))
+                note(error, _name(source, index, path), source.where(index))
     return report
 
 
@@ -221,8 +226,7 @@ def _windows(
 ) -> Iterator[tuple[Size, Size]]:
     """Yield (row, column) and (height, width) of the windows of a level to read."""
     if everything:
-        for top, left, height, width in source._strips(index, level):
-            yield (top, left), (height, width)
+        yield from source.strips(index, level)
         return
     extents = source.levels(index)[level]
     size = (min(_WINDOW, extents[0]), min(_WINDOW, extents[1]))
@@ -242,7 +246,7 @@ def _spread(end: int, count: int) -> list[int]:
 
 def _name(source: Source, index: int, path: str) -> str:
     """Return what to call an image, with its file as the user calls it."""
-    return source._where(index).replace(os.path.abspath(path), path, 1)
+    return source.where(index).replace(os.path.abspath(path), path, 1)
 
 
 def _without_path(error: SourceError, path: str) -> str:

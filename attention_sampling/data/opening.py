@@ -6,17 +6,17 @@ from typing import Any
 
 import attention_sampling.data as sources
 from attention_sampling.checks import check_choice
-from attention_sampling.data.base import (
-    Source,
-    SourceError,
-    describe_error,
-    is_fault_of_process,
-)
 from attention_sampling.data.decoding import IMAGE_FORMATS
 from attention_sampling.data.file_paths import Paths, find_files, no_files
 from attention_sampling.data.files import FileSource
 from attention_sampling.data.formats import find_format
 from attention_sampling.data.libraries import import_library
+from attention_sampling.data.source import (
+    Source,
+    SourceError,
+    describe_error,
+    is_fault_of_process,
+)
 from attention_sampling.data.tiff import check_pages
 
 # Kind of file -> name of its source.
@@ -104,7 +104,7 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> Sourc
     _check_keywords(kind_of_source, keywords)
     source: FileSource = kind_of_source(fitting, on_error=on_error, **keywords)
     # What the source itself has skipped comes behind.
-    source._skipped = [*reasons.items(), *source.skipped]
+    source.skipped = (*reasons.items(), *source.skipped)
     return source
 
 
@@ -143,10 +143,10 @@ def _is_tiff(path: str) -> bool:
 
 def _find_kind_of_tiff(path: str) -> str:
     if importlib.util.find_spec("openslide"):
-        vendor = import_library("openslide", "slides").OpenSlide.detect_format(path)
+        vendor = import_library("openslide").OpenSlide.detect_format(path)
         if vendor not in (None, "generic-tiff"):
             return "slide"
-    tifffile = import_library("tifffile", extra="tiff")
+    tifffile = import_library("tifffile")
     try:
         # The flags: tifffile would open other files that this one names or lies beside.
         with tifffile.TiffFile(

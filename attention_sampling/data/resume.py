@@ -2,16 +2,14 @@
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from attention_sampling.data.base import Source, SourceError
-from attention_sampling.data.files import FileSource
 from attention_sampling.data.libraries import import_library
 from attention_sampling.data.pyramid import level_sizes
+from attention_sampling.data.source import Source, SourceError
 
 # Attribute of a finished image, in part files alone.
 _MARK = "fingerprint"
@@ -44,7 +42,7 @@ class FinishedImages:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "FinishedImages":
-        h5py = import_library("h5py", extra="hdf5")
+        h5py = import_library("h5py")
         for part in self._parts:
             with contextlib.suppress(*_BROKEN):
                 file = self._open.enter_context(h5py.File(part, "r"))
@@ -103,12 +101,7 @@ class FinishedImages:
 
 def _mark(source: Source, index: int, settings: tuple[object, ...]) -> str | None:
     """Return what tells an image, as its file is now, from all others."""
-    if not isinstance(source, FileSource):
+    fingerprint = source.fingerprint(index)
+    if fingerprint is None:
         return None
-    try:
-        status = os.stat(source.paths[index])
-    except OSError:  # reading will tell
-        return None
-    kind = (source._reading(), *source.shape(index), source.dtype.str)
-    file = (source._where(index), status.st_size, status.st_mtime_ns)
-    return hashlib.sha256(repr((file, kind, settings)).encode()).hexdigest()
+    return hashlib.sha256(repr((fingerprint, settings)).encode()).hexdigest()

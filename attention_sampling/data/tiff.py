@@ -2,14 +2,14 @@
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size
-from attention_sampling.data.files import FileSource, Image
+from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.libraries import import_library
+from attention_sampling.data.source import Size
 from attention_sampling.data.tiff_level import TiffLevel
 
 
@@ -65,36 +65,20 @@ class TiffSource(FileSource):
         max_open: int = 64,
     ) -> None:
         # Here, because tifffile without imagecodecs fails at the first tile only.
-        import_library("imagecodecs", extra="tiff")
-        import_library("tifffile", extra="tiff")
+        import_library("imagecodecs")
+        import_library("tifffile")
         super().__init__(paths, on_error, threads, max_open)
 
-    def _open(self, path: str) -> "_TiffPyramid":
+    def open_file(self, path: str) -> "_TiffPyramid":
+        """Open a file."""
         return _TiffPyramid(path)
 
-    def _describe(self, opened: "_TiffPyramid") -> Sequence[Image]:
-        levels = opened.levels
-        return [
-            Image(
-                key=None,
-                levels=tuple(level.size for level in levels),
-                blocks=tuple(level.block for level in levels),
-                channels=levels[0].channels,
-                dtype=levels[0].dtype.name,
-            )
-        ]
 
-    def _read_from(
-        self, opened: "_TiffPyramid", image: Image, level: int, origin: Size, size: Size
-    ) -> npt.NDArray[Any]:
-        return opened.levels[level].read(origin, size)
-
-
-class _TiffPyramid:
+class _TiffPyramid(OpenFile):
     """An open TIFF file and the levels of its largest image."""
 
     def __init__(self, path: str) -> None:
-        tifffile = import_library("tifffile", extra="tiff")
+        tifffile = import_library("tifffile")
         # The flags: tifffile would open other files that this one names or lies beside.
         try:
             self._file = tifffile.TiffFile(
@@ -105,13 +89,27 @@ class _TiffPyramid:
         try:
             self._file.filehandle.set_lock(True)
             check_pages(self._file)
-            self.levels = self._find_levels()
+            self.levels = levels = self._find_levels()
+            self.images = [
+                Image(
+                    key=None,
+                    levels=tuple(level.size for level in levels),
+                    blocks=tuple(level.block for level in levels),
+                    channels=levels[0].channels,
+                    dtype=levels[0].dtype.name,
+                )
+            ]
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         self._file.close()
+
+    def read(
+        self, image: Image, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        return self.levels[level].read(origin, size)
 
     def _find_levels(self) -> list[TiffLevel]:
         handle = self._file.filehandle
