@@ -1,6 +1,6 @@
 """Convert images of any format to one HDF5 file: tiles and a pyramid for each.
 
-``python -m attention_sampling.data convert IN... OUT.h5``
+``python -m attention_sampling convert IN... OUT.h5``
 """
 
 import argparse

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from attention_sampling.checks import check_choice, check_count
 from attention_sampling.data.cache import Cache
+from attention_sampling.data.paths import Paths
 from attention_sampling.data.source import (
     Size,
     Source,
@@ -22,8 +23,6 @@ from attention_sampling.data.source import (
     describe_error,
     is_fault_of_process,
 )
-
-Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 # What changes when a file is written again or replaced.
 _Signature = tuple[int, int, int]
@@ -152,6 +151,19 @@ class FileSource(Source):
         self._open_cache()
 
     # What a format of files is
+
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell whether this is the source for a file, for ``open_source``.
+
+        Args:
+            path: the file, which is there.
+            start: its first 4096 bytes.
+
+        Raises:
+            OSError: it is, but broken.
+        """
+        return False
 
     @abc.abstractmethod
     def open_file(self, path: str) -> OpenFile:

@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data import hdf5_datasets, hdf5_images
 from attention_sampling.data.files import FileSource, OpenFile
+from attention_sampling.data.hdf5_layout import find_images, open_dataset
 from attention_sampling.data.source import Size
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Datasets kept open in a file. Each keeps up to 1 MiB of decoded chunks.
 _KEPT_DATASETS = 8
@@ -31,7 +33,7 @@ class HDF5Source(FileSource):
 
     Read are datasets (height, width, channels) of one image, (height, width) of one grey
     image, and (count, height, width, channels) of several; and files that
-    ``python -m attention_sampling.data convert`` wrote, with all their levels. Fast are
+    ``python -m attention_sampling convert`` wrote, with all their levels. Fast are
     windows of datasets that are stored in chunks (``chunks=(256, 256, 3)``) and little
     compressed.
 
@@ -81,6 +83,11 @@ class HDF5Source(FileSource):
         self._dataset = dataset
         super().__init__(paths, on_error, threads, max_open)
 
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell an HDF5 file, which may begin after a block of the user's own."""
+        return any(start[n : n + 8] == _SIGNATURE for n in (0, 512, 1024, 2048))
+
     def open_file(self, path: str) -> "_HDF5File":
         """Open a file."""
         try:
@@ -104,11 +111,9 @@ class _HDF5File(OpenFile):
 
     def __init__(self, file: Any, dataset: str | None) -> None:
         self.file = file
-        self.dataset = lru_cache(_KEPT_DATASETS)(
-            partial(hdf5_datasets.open_dataset, file)
-        )
+        self.dataset = lru_cache(_KEPT_DATASETS)(partial(open_dataset, file))
         try:
-            self.images = hdf5_images.find_images(file, dataset)
+            self.images = find_images(file, dataset)
         except BaseException:
             self.close()
             raise

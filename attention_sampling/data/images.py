@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attention_sampling.checks import check_choice, check_count
-from attention_sampling.data.decoding import decode_image, describe_image
+from attention_sampling.data.decoding import decode_image, describe_image, find_format
 from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.source import Size
 
@@ -22,7 +22,7 @@ class ImageFilesSource(FileSource):
     Such a file has to be decoded as a whole for the smallest of windows. What is decoded
     is kept, as much as ``cache_bytes`` allow, and what was not used for longest makes
     room. Where the images of a batch do not fit, or many are in use at once, convert
-    them: ``python -m attention_sampling.data convert``.
+    them: ``python -m attention_sampling convert``.
 
     Pixels are as they are stored: an orientation in the EXIF data is not applied, as
     coordinates of annotations refer to the stored pixels. Grey images have 1 channel,
@@ -31,7 +31,7 @@ class ImageFilesSource(FileSource):
 
     Opening reads the headers alone. A JPEG has no checksum, so that damage to its scan
     of few bytes may pass; more of it is found.
-    ``python -m attention_sampling.data check`` decodes everything.
+    ``python -m attention_sampling check`` decodes everything.
 
     Args:
         paths: a file or several.
@@ -79,6 +79,11 @@ class ImageFilesSource(FileSource):
         self._wanted_channels = check_choice("channels", channels, (None, 3))
         super().__init__(paths, on_error, threads)
 
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell an image that is decoded as a whole."""
+        return find_format(start) is not None
+
     def open_file(self, path: str) -> "_DecodedFile":
         """Decode a file."""
         return _DecodedFile(self._convert(decode_image(path)))
@@ -108,7 +113,7 @@ class ImageFilesSource(FileSource):
             raise OSError(
                 f"decoded it takes {size} bytes and would not be kept for the next "
                 f"window. Expected: no more than cache_bytes={self._cache_bytes}. "
-                "Convert it by: python -m attention_sampling.data convert; or keep it in "
+                "Convert it by: python -m attention_sampling convert; or keep it in "
                 f"memory by cache_bytes={size}"
             )
 

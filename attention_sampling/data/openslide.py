@@ -12,6 +12,7 @@ import numpy.typing as npt
 from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.libraries import import_library
 from attention_sampling.data.source import Size
+from attention_sampling.data.tiff import is_tiff
 
 # Bytes of decoded tiles that openslide keeps, for all slides together: its own default
 # is 32 MiB for each slide.
@@ -19,6 +20,10 @@ _TILE_BYTES = 2**27
 # Bytes of a decoded tile: what a broken slide claims beyond that, openslide would try to
 # have, and end the process.
 _LARGEST_TILE = 2**30
+
+
+# Slides whose first bytes tell nothing, or that their overview is a JPEG.
+_SUFFIXES = (".mrxs", ".vms", ".vmu")
 
 
 class OpenSlideSource(FileSource):
@@ -73,6 +78,21 @@ class OpenSlideSource(FileSource):
     ) -> None:
         import_library("openslide")
         super().__init__(paths, on_error, threads, max_open)
+
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell a slide of a scanner."""
+        if is_tiff(start):
+            if importlib.util.find_spec("openslide") is None:
+                return False
+            openslide = import_library("openslide")
+            vendor = openslide.OpenSlide.detect_format(path)
+            return vendor not in (None, "generic-tiff")
+        return (
+            start[128:132] == b"DICM"
+            or start.startswith(b"ZISRAWFILE")
+            or path.lower().endswith(_SUFFIXES)
+        )
 
     def open_file(self, path: str) -> "_Slide":
         """Open a slide."""

@@ -9,8 +9,18 @@ import numpy.typing as npt
 
 from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.libraries import import_library
-from attention_sampling.data.source import Size
+from attention_sampling.data.source import Size, describe_error
 from attention_sampling.data.tiff_level import TiffLevel
+
+# The last two are BigTIFF.
+_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00\x08\x00", b"MM\x00+\x00\x08")
+# Bytes of an image beyond which it is not decoded as a whole.
+_LARGE = 2**28
+
+
+def is_tiff(start: bytes) -> bool:
+    """Tell a TIFF by its first bytes."""
+    return start.startswith(_SIGNATURES)
 
 
 class TiffSource(FileSource):
@@ -68,6 +78,26 @@ class TiffSource(FileSource):
         import_library("imagecodecs")
         import_library("tifffile")
         super().__init__(paths, on_error, threads, max_open)
+
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell a TIFF that is not to be decoded as a whole: in tiles, a pyramid, large."""
+        if not is_tiff(start):
+            return False
+        import tifffile
+
+        try:
+            with tifffile.TiffFile(
+                path, _multifile=False, is_mmstack=False, is_ndtiff=False
+            ) as file:
+                check_pages(file)
+                page = file.pages.first
+                large = page.is_tiled or page.nbytes > _LARGE
+                return large or any(len(series.levels) > 1 for series in file.series)
+        except OSError:
+            raise
+        except Exception as error:  # whatever tifffile stumbles on
+            raise OSError(f"the TIFF is broken: {describe_error(error)}") from error
 
     def open_file(self, path: str) -> "_TiffPyramid":
         """Open a file."""
