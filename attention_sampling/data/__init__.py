@@ -10,7 +10,7 @@ _MODULE_OF = {
     "ImageFilesSource": "images",
     "OpenSlideSource": "openslide",
     "Source": "source",
-    "SourceError": "source",
+    "SourceError": "errors",
     "TiffSource": "tiff",
     "open_source": "opening",
 }

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attention_sampling.data.errors import SourceError
 from attention_sampling.data.jpeg import check_jpeg, decode_jpeg
 from attention_sampling.data.libraries import import_library
-from attention_sampling.data.source import SourceError
 from attention_sampling.data.tiff import TiffSource, is_tiff
 
 # (height, width, channels) and the name of the dtype.

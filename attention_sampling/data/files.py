@@ -15,14 +15,13 @@ import numpy.typing as npt
 
 from attention_sampling.checks import check_choice, check_count
 from attention_sampling.data.cache import Cache
-from attention_sampling.data.paths import Paths
-from attention_sampling.data.source import (
-    Size,
-    Source,
+from attention_sampling.data.errors import (
     SourceError,
     describe_error,
     is_fault_of_process,
 )
+from attention_sampling.data.paths import Paths
+from attention_sampling.data.source import Size, Source
 
 # What changes when a file is written again or replaced.
 _Signature = tuple[int, int, int]

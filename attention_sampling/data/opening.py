@@ -6,16 +6,16 @@ from collections import Counter
 from typing import Any
 
 from attention_sampling.checks import check_choice
+from attention_sampling.data.errors import (
+    SourceError,
+    describe_error,
+    is_fault_of_process,
+)
 from attention_sampling.data.files import FileSource
 from attention_sampling.data.hdf5 import HDF5Source
 from attention_sampling.data.images import ImageFilesSource
 from attention_sampling.data.openslide import OpenSlideSource
 from attention_sampling.data.paths import Paths, find_files, no_files
-from attention_sampling.data.source import (
-    SourceError,
-    describe_error,
-    is_fault_of_process,
-)
 from attention_sampling.data.tiff import TiffSource, is_tiff
 
 # The first that recognizes a file opens it.

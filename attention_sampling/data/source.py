@@ -1,7 +1,6 @@
 """What every source of large images can do, and the little that a format must do for it."""
 
 import abc
-import errno
 import operator
 from collections import deque
 from collections.abc import Sequence
@@ -13,19 +12,13 @@ import numpy.typing as npt
 
 from attention_sampling.checks import check_count, check_pair
 from attention_sampling.data.area import AreaAverage
+from attention_sampling.data.errors import SourceError, describe_error
 
 # Pixels of a level that are in memory at a time, for each thread that makes a view.
 _STRIP_PIXELS = 2**20
 
-# What the operating system says where the process may hold no more.
-_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
 # (height, width) in pixels.
 Size = tuple[int, int]
-
-
-class SourceError(OSError):
-    """Pixels could not be read: the message names file, image and window."""
 
 
 class Source(abc.ABC):
@@ -320,28 +313,6 @@ def _view_level(levels: Sequence[Size], size: Size) -> int:
         return nearest
     ample = [number for number, ratio in enumerate(ratios) if 2 <= ratio <= 8]
     return max(ample, default=nearest)
-
-
-def describe_error(error: BaseException) -> str:
-    """Return what an error says, and its kind where it says too little."""
-    text = str(error)
-    if "too many open files" in text.lower():
-        text += ". Open the source with a lower max_open, or raise `ulimit -n`"
-    if isinstance(error, OSError | ValueError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def is_fault_of_process(error: BaseException | None) -> bool:
-    """Return whether the process lacked files or memory, so that no file is to blame."""
-    while error is not None:
-        number = getattr(error, "errno", None)
-        if isinstance(error, MemoryError) or number in _SHORTAGES:
-            return True
-        if "too many open files" in str(error).lower():  # libraries that keep the text
-            return True
-        error = error.__cause__
-    return False
 
 
 def _check_windows(

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from attention_sampling.data.errors import describe_error
 from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.libraries import import_library
-from attention_sampling.data.source import Size, describe_error
+from attention_sampling.data.source import Size
 from attention_sampling.data.tiff_level import TiffLevel
 
 # The last two are BigTIFF.
