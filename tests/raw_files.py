@@ -1,4 +1,4 @@
-"""A format that is nothing but a line and pixels, to test what all files share.
+"""A format that is nothing but a line and pixels, to test what all files have in common.
 
 A module of its own: other processes must be able to import it.
 """
@@ -8,23 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from attention_sampling.data.files import FileSource, Image
+from attention_sampling.data.files import FileSource, Image, OpenFile
 
 HEADER = 32
 
 
-class RawFile:
+class RawFile(OpenFile):
     def __init__(self, path):
         self.number = os.open(path, os.O_RDONLY)
-        try:
-            words = os.pread(self.number, HEADER, 0).decode("ascii").split()
-            self.dtype, *shape = words
-            self.shape = tuple(map(int, shape))
-        except Exception:
-            os.close(self.number)
-            raise
+        self.dtype, *shape = os.pread(self.number, HEADER, 0).decode("ascii").split()
+        height, width, channels = self.shape = tuple(map(int, shape))
+        self.images = [
+            Image(None, ((height, width),), ((8, width),), channels, self.dtype)
+        ]
 
-    def read(self, top, left, rows, columns):
+    def read(self, image, level, origin, size):
+        (top, left), (rows, columns) = origin, size
         _, width, channels = self.shape
         row = width * channels * np.dtype(self.dtype).itemsize
         data = os.pread(self.number, rows * row, HEADER + top * row)
@@ -32,20 +31,14 @@ class RawFile:
         return pixels[:, left : left + columns]
 
     def close(self):
-        os.close(self.number)
+        number, self.number = self.number, None
+        if number is not None:
+            os.close(number)
 
 
 class RawSource(FileSource):
-    def _open(self, path):
+    def open_file(self, path):
         return RawFile(path)
-
-    def _describe(self, opened):
-        height, width, channels = opened.shape
-        size = ((height, width),)
-        return [Image(None, size, ((8, width),), channels, opened.dtype)]
-
-    def _read_from(self, opened, image, level, origin, size):
-        return opened.read(*origin, *size)
 
 
 def write(path, image):

@@ -161,7 +161,7 @@ class SourceContract:
                 check_view(view, self.expected_view(image, size))
 
     def test_a_view_cut_into_pieces_is_the_same(self, source, images, monkeypatch):
-        monkeypatch.setattr("attention_sampling.data.base._STRIP_PIXELS", 64 * 64)
+        monkeypatch.setattr("attention_sampling.data.source._STRIP_PIXELS", 64 * 64)
         for index, image in enumerate(images):
             size = tuple(-(-extent * 2 // 3) for extent in image.shape[:2])
             check_view(source.read_view(index, size), self.expected_view(image, size))
@@ -296,7 +296,7 @@ class SourceContract:
             source.read_view(0, size)
 
     def test_what_goes_wrong_names_image_and_window(self, source, monkeypatch):
-        monkeypatch.setattr(type(source), "_read", fail)
+        monkeypatch.setattr(type(source), "read", fail)
         with pytest.raises(SourceError) as caught:
             source.read_patches([0, 1], [(0, 0), (2, 3)], (4, 5))
         assert "(image 0): rows 0 to 4, columns 0 to 5" in str(caught.value)

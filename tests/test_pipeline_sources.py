@@ -228,10 +228,10 @@ class Fails(ArraySource):
     def _where(self, index):
         return f"scans/slide{index}.tif"
 
-    def _read(self, index, level, origin, size):
+    def read(self, index, level, origin, size):
         if index == 2:
             raise RuntimeError("bad tile 17")
-        return super()._read(index, level, origin, size)
+        return super().read(index, level, origin, size)
 
 
 FAULT = (

@@ -7,10 +7,10 @@ from typing import Any
 _MODULE_OF = {
     "ArraySource": "array",
     "HDF5Source": "hdf5",
-    "ImageFilesSource": "image_files",
+    "ImageFilesSource": "images",
     "OpenSlideSource": "openslide",
-    "Source": "base",
-    "SourceError": "base",
+    "Source": "source",
+    "SourceError": "errors",
     "TiffSource": "tiff",
     "open_source": "opening",
 }

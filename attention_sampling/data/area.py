@@ -4,11 +4,33 @@ import numpy as np
 import numpy.typing as npt
 
 
+def average_area(
+    image: npt.NDArray[np.generic], size: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Average an image in memory down to a view.
+
+    Args:
+        image: (height, width, channels) of any dtype.
+        size: (height, width) of the view in pixels, not larger.
+
+    Returns:
+        (height, width, channels) float32, each pixel the mean of the area it covers.
+
+    Example:
+
+    >>> average_area(np.arange(6).reshape(2, 3, 1), (1, 2))[..., 0].tolist()
+    [[1.8333333730697632, 3.1666667461395264]]
+    """
+    average = AreaAverage(image.shape[:2], size, image.shape[2])
+    average.add(0, 0, image)
+    return average.result()
+
+
 class AreaAverage:
     """Average an image down to a view, block by block.
 
     Each pixel of the view is the mean of the area of the image it covers; pixels at the
-    edge of the area count by the share of them inside.
+    edge of the area count by the fraction of them inside.
 
     Args:
         extents: (height, width) of the image in pixels.
@@ -31,7 +53,7 @@ class AreaAverage:
         self._sums = np.zeros((*size, channels), dtype="float64")
 
     def add(self, top: int, left: int, block: npt.NDArray[np.generic]) -> None:
-        """Take in a block (height, width, channels) at a place; each pixel once."""
+        """Take in a block (height, width, channels) at a location; each pixel once."""
         row, block = _sum_axis(block, 0, top, self._extents[0], self._size[0])
         column, block = _sum_axis(block, 1, left, self._extents[1], self._size[1])
         height, width = block.shape[:2]
@@ -61,16 +83,16 @@ def _sum_axis(
     last = -(-end * size // extent)
     # What the pixel at each bound between two pixels of the view gives to the left one.
     bounds = np.arange(first + 1, last, dtype="int64") * extent
-    whole, shares = bounds // size - start, (bounds % size) / size
+    whole, fractions = bounds // size - start, (bounds % size) / size
     # The block may begin inside a pixel that the first bound splits.
     splits_first = len(whole) > 0 and whole[0] == 0
     starts = whole if splits_first else np.concatenate([[0], whole])
     sums = np.moveaxis(_sum_between(block, axis, starts), axis, 0)
     if splits_first:
         sums = np.concatenate([np.zeros_like(sums[:1]), sums])
-    (split,) = np.nonzero(shares)
+    (split,) = np.nonzero(fractions)
     if len(split):
-        given = np.moveaxis(block, axis, 0)[whole[split]] * shares[split, None, None]
+        given = np.moveaxis(block, axis, 0)[whole[split]] * fractions[split, None, None]
         sums[split] += given
         sums[split + 1] -= given
     return first, np.moveaxis(sums, 0, axis)

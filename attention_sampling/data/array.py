@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size, Source
+from attention_sampling.data.source import Size, Source
 
 _Array = npt.NDArray[Any]
 
@@ -76,7 +76,7 @@ class ArraySource(Source):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        state = dict(self.__dict__)
         del state["_arrays"]
         state["_given"] = (
             _to_pickle(self._given)
@@ -86,7 +86,7 @@ class ArraySource(Source):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        self.__dict__.update(state)
         given = state["_given"]
         self._given = (
             [_from_pickle(one) for one in given]
@@ -95,13 +95,15 @@ class ArraySource(Source):
         )
         self._arrays = _without_subclass(self._given)
 
-    def _levels(self, index: int) -> Sequence[Size]:
-        return (self._arrays[index].shape[:2],)
+    def levels(self, index: int) -> tuple[Size, ...]:
+        """Return (height, width) of an image."""
+        return (self._arrays[self.check_index(index)].shape[:2],)
 
-    def _read(self, index: int, level: int, origin: Size, size: Size) -> _Array:
+    def read(self, index: int, level: int, origin: Size, size: Size) -> _Array:
+        """Return a window of an array."""
         (top, left), (height, width) = origin, size
         window = self._arrays[index][top : top + height, left : left + width]
-        return window.astype(self._dtype, copy=False)
+        return window.astype(self.dtype, copy=False)
 
 
 @dataclass(frozen=True)

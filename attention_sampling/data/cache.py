@@ -1,154 +1,96 @@
-"""Open files, or decoded images, kept for the next reading, up to a limit."""
+"""What was opened or decoded last, kept for the next reading, up to a limit."""
 
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any
 
 
-class LeaseCache:
-    """Keep what was opened last; close what was not used for longest.
+class Cache:
+    """Keep what was used last, and let go of what was not used for longest.
 
-    What is in use is never closed, so that the limit may be exceeded by as many as are
-    in use at once.
+    What leaves is not closed here: it closes itself when nobody holds it any more, so that
+    a thread may go on with what it has.
 
     Args:
-        open: callable from a key to what is kept.
-        close: callable on what is kept, when it leaves. Its errors are ignored: what was
-            only read loses nothing.
-        limit: sum of the costs of what is kept.
+        make: callable from a key to what is kept. Several threads that ask for one key wait
+            for the one that makes it. Where it fails, the next one to ask tries anew.
+        limit: sum of the costs of what is kept. What was made last is always kept.
         cost: callable from what is kept to what it counts; 1 each by default.
+
+    Example:
+
+    >>> cache = Cache(str.upper, limit=2)
+    >>> [cache.get(key) for key in "abc"], len(cache)
+    (['A', 'B', 'C'], 2)
     """
 
     def __init__(
         self,
-        open: Callable[[Any], Any],
-        close: Callable[[Any], None],
+        make: Callable[[Any], Any],
         limit: int,
         cost: Callable[[Any], int] = lambda kept: 1,
     ) -> None:
-        self._open, self._close, self._limit, self._cost = open, close, limit, cost
-        self._process = os.getpid()
+        self._make, self._limit, self._cost = make, limit, cost
         self._lock = threading.Lock()
         # From what was used least lately to what was used last.
-        self._entries: OrderedDict[Any, Lease] = OrderedDict()
+        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
         self._total = 0
 
-    @contextmanager
-    def lease(self, key: Any) -> Iterator[Any]:
-        """Use what belongs to a key, opening it first where needed."""
-        lease = self.acquire(key)
-        try:
-            yield lease.kept
-        finally:
-            self.release(lease)
-
-    def acquire(self, key: Any) -> "Lease":
-        """Return what belongs to a key, opening it first where needed.
-
-        Several threads may use it at once, and one of them opens it. If opening fails,
-        the next one to ask tries anew. ``release`` it after use.
-        """
+    def get(self, key: Any) -> Any:
+        """Return what belongs to a key, made first where needed."""
         with self._lock:
-            lease = self._entries.get(key)
-            if lease is None:
-                lease = self._entries[key] = Lease(key)
+            entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
-            lease.users += 1
-        if not lease.is_open:
+        if not entry.is_made:
             try:
-                self._open_once(lease)
+                with entry.making:
+                    if not entry.is_made:
+                        self._add(key, entry, self._make(key))
             except BaseException:
-                self.release(lease)
+                self._remove(key, entry)
                 raise
-        return lease
-
-    def release(self, lease: "Lease") -> None:
-        """End a use; close it if it was dropped, and the oldest beyond the limit."""
-        leaving = []
-        with self._lock:
-            lease.users -= 1
-            if not lease.users:
-                if not lease.is_open:
-                    self._remove(lease)
-                elif self._entries.get(lease.key) is not lease:  # dropped
-                    leaving.append(lease)
-            if self._total > self._limit:
-                for entry in list(self._entries.values()):
-                    if entry.is_open and not entry.users:
-                        self._remove(entry)
-                        leaving.append(entry)
-                        if self._total <= self._limit:
-                            break
-        self._close_all(leaving)
+        return entry.kept
 
     def drop(self, key: Any) -> None:
-        """Close what belongs to a key, as soon as nobody uses it.
-
-        The next one to ask for it opens it anew.
-        """
-        with self._lock:
-            lease = self._entries.get(key)
-            if lease is None:
-                return
-            self._remove(lease)
-            unused = lease.is_open and not lease.users
-        if unused:
-            self._close_all([lease])
+        """Forget what belongs to a key. The next one to ask for it makes it anew."""
+        self._remove(key, self._entries.get(key))
 
     def clear(self) -> None:
-        """Close everything, as soon as nobody uses it."""
+        """Forget everything."""
+        leaving = self._entries  # let go of outside of the lock: closing takes time
         with self._lock:
-            keys = list(self._entries)
-        for key in keys:
-            self.drop(key)
+            self._entries, self._total = OrderedDict(), 0
+        del leaving
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __del__(self) -> None:
-        # Nobody uses anything any more, or there would be a reference to this; but in a
-        # forked process, threads that stayed behind may hold the lock for ever.
-        with suppress(Exception):
-            if self._process == os.getpid():
-                self.clear()
+    def _add(self, key: Any, entry: "_Entry", kept: Any) -> None:
+        entry.cost = self._cost(kept)
+        leaving = []  # let go of outside of the lock: closing takes time
+        with self._lock:
+            entry.kept, entry.is_made = kept, True
+            if self._entries.get(key) is entry:  # not dropped meanwhile
+                self._entries.move_to_end(key)
+                self._total += entry.cost
+            while self._total > self._limit and len(self._entries) > 1:
+                _, oldest = self._entries.popitem(last=False)
+                self._total -= oldest.cost if oldest.is_made else 0
+                leaving.append(oldest)
 
-    def _open_once(self, lease: "Lease") -> None:
-        with lease.opening:
-            if lease.is_open:
-                return
-            kept = self._open(lease.key)
-            try:
-                cost = self._cost(kept)
-            except BaseException:
-                self._close(kept)
-                raise
-            with self._lock:
-                lease.kept, lease.cost, lease.is_open = kept, cost, True
-                if self._entries.get(lease.key) is lease:  # not dropped meanwhile
-                    self._total += cost
-
-    def _remove(self, lease: "Lease") -> None:
-        """Forget an entry, if it has not been; the lock is held."""
-        if self._entries.get(lease.key) is lease:
-            del self._entries[lease.key]
-            self._total -= lease.cost
-
-    def _close_all(self, leaving: list["Lease"]) -> None:
-        for lease in leaving:
-            with suppress(Exception):
-                self._close(lease.kept)
+    def _remove(self, key: Any, entry: "_Entry | None") -> None:
+        with self._lock:
+            if entry is not None and self._entries.get(key) is entry:
+                del self._entries[key]
+                self._total -= entry.cost if entry.is_made else 0
 
 
-class Lease:
-    """What is kept, and how many use it."""
+class _Entry:
+    """What is kept, or is just being made."""
 
-    def __init__(self, key: Any) -> None:
-        self.key = key
-        self.opening = threading.Lock()
+    def __init__(self) -> None:
+        self.making = threading.Lock()
+        self.is_made = False
         self.kept: Any = None
-        self.is_open = False
-        self.users = 0
         self.cost = 0

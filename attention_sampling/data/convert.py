@@ -1,33 +1,25 @@
 """Convert images of any format to one HDF5 file: tiles and a pyramid for each.
 
-``python -m attention_sampling.data convert IN... OUT.h5``
+``python -m attention_sampling convert IN... OUT.h5``
 """
 
-import argparse
 import contextlib
+import hashlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import h5py
 
 from attention_sampling.checks import check_choice, check_count
-from attention_sampling.data.base import Source, SourceError, is_fault_of_process
-from attention_sampling.data.hdf5_file import (
-    FORMAT,
-    check_room,
-    write_images,
-)
+from attention_sampling.data.errors import SourceError, is_fault_of_process
+from attention_sampling.data.finished import MARK, image_key, set_aside, take_over
+from attention_sampling.data.hdf5_layout import FORMAT, FORMAT_ATTRIBUTE, IMAGES_GROUP
 from attention_sampling.data.hdf5_writer import COMPRESSIONS, ImageWriter, raw_bytes
-from attention_sampling.data.inspection import open_any_size
-from attention_sampling.data.libraries import import_library
-from attention_sampling.data.part_files import (
-    abandoned_parts,
-    check_target,
-    one_writer,
-    part_file,
-)
-from attention_sampling.data.resume import FinishedImages
-from attention_sampling.files import open_to_write
+from attention_sampling.data.source import Source
+from attention_sampling.files import one_process
 
 
 def convert(
@@ -47,8 +39,9 @@ def convert(
     and BMP have. Such an image larger than 1 GiB needs a source with its
     ``cache_bytes=None``; the command opens it so.
 
-    The file appears under its name when it is whole. A conversion that was killed can be
-    run again, and takes over the images of files that it had finished.
+    The file appears under its name when it is whole. A conversion that was stopped or killed
+    goes on after the last finished image of a file when it is run again; until then, what is
+    finished is in the hidden directory ``.OUT.h5.unfinished`` beside the file.
 
     Args:
         source: the images.
@@ -60,7 +53,7 @@ def convert(
         on_error: what to do about an image that cannot be read: ``"raise"``, or
             ``"skip"`` to leave it out. Where the process lacks files or memory, no image
             is to blame, and it is raised.
-        progress: show a progress bar on stderr. Needs tqdm.
+        progress: show a progress bar on stderr, if tqdm is installed.
 
     Returns:
         (name, reason) of each image left out.
@@ -84,120 +77,189 @@ def convert(
     check_count("chunk", chunk, smallest=16)
     check_choice("compression", compression, COMPRESSIONS)
     check_choice("on_error", on_error, ("raise", "skip"))
-    h5py = import_library("h5py", extra="hdf5")
+    check_choice("overwrite", overwrite, (False, True))
     path = Path(path).resolve()
     check_target(path, overwrite)
-    if compression == "none":
-        check_room(source, path)
     settings = (FORMAT, chunk, compression)
-    with contextlib.ExitStack() as stack:
-        exclusive = stack.enter_context(one_writer(path))
-        part = stack.enter_context(part_file(path, overwrite))
-        left = abandoned_parts(path) if exclusive else []
-        finished = stack.enter_context(FinishedImages(source, settings, left))
-        advance = stack.enter_context(_progress_bar(source, path, progress))
-        file = stack.enter_context(open_to_write(h5py, part, path, (SourceError,)))
-        writer = stack.enter_context(ImageWriter(source, chunk, compression, advance))
-        return write_images(source, file, writer, finished, on_error, advance)
+    marks = [_mark(source.fingerprint(index), settings) for index in range(len(source))]
+    with _directory_beside(path) as directory:
+        part, old = directory / "part.h5", directory / "old.h5"
+        set_aside(part, old)
+        with (
+            _progress_bar(source, path, progress) as advance,
+            _open_to_write(part, path) as file,
+        ):
+            images = file.create_group(IMAGES_GROUP)
+            take_over(
+                old, images, source, marks, lambda n: advance(raw_bytes(source, n))
+            )
+            file.flush()
+            old.unlink(missing_ok=True)
+            with ImageWriter(source, chunk, compression, advance) as writer:
+                skipped = _write_images(source, images, marks, writer, on_error)
+            _finish(file, source)
+        check_target(path, overwrite)
+        os.replace(part, path)
+    return skipped
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes to its parser."""
-    parser.description = (
-        "Writes images of any format into one HDF5 file. Exit status: 0 if all are in "
-        "it; 1 if an image cannot be read, which ends it, or is left out by --on-error "
-        "skip: these are listed on stderr; 2 for misuse, what cannot be written, and "
-        "where files or memory run short; 130 if it was stopped."
-    )
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="IN",
-        help="files, directories or patterns, as `open_source` takes them",
-    )
-    parser.add_argument("output", metavar="OUT.h5", help="file to write")
-    parser.add_argument(
-        "--chunk",
-        type=int,
-        default=256,
-        metavar="PIXELS",
-        help="height and width of the tiles (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--compression",
-        choices=COMPRESSIONS,
-        default="gzip",
-        help="gzip; lzf: larger, faster to read; or none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace OUT.h5 if it exists"
-    )
-    parser.add_argument(
-        "--on-error",
-        choices=("raise", "skip"),
-        default="raise",
-        help="end at an image that cannot be read, or leave it out, exit status 1 all the "
-        "same "
-        "(default: %(default)s)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse a path that no file may be written to.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Convert what the command line names; say on stderr what went wrong or was left out.
-
-    Returns:
-        Exit status: 0 if all is well, 1 if an image cannot be read or was left out, 2
-        for misuse, what cannot be written, and where the process lacks files or memory,
-        130 if the user stopped it.
+    Raises:
+        FileExistsError: it exists and is not to be replaced, or is no file.
+        FileNotFoundError: its directory does not exist.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            "The file must go into a directory that exists. Received: "
+            f"{str(path)!r}. Make the directory first"
+        )
+    if path.exists() and not path.is_file():
+        raise FileExistsError(
+            f"A file is to be written. Received: {str(path)!r}, which is something else"
+        )
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"The file must not exist. Received: {str(path)!r}. Delete it, name another, "
+            "or replace it by overwrite=True"
+        )
+
+
+def _mark(fingerprint: str | None, settings: tuple[object, ...]) -> str | None:
+    """Return what tells an image, as its file is now, from all others."""
+    if fingerprint is None:
+        return None
+    return hashlib.sha256(ascii((fingerprint, settings)).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _directory_beside(path: Path) -> Iterator[Path]:
+    """Give a hidden directory to write in, which goes when nothing in it is of use."""
+    directory = path.with_name(f".{path.name}.unfinished")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(one_process(directory))
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"Another process is writing {str(path)!r}. Wait for its end, or name "
+                "another file"
+            ) from error
+        try:
+            yield directory
+        finally:
+            if not any(directory.glob("*.h5")):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _open_to_write(part: Path, path: Path) -> Iterator[h5py.File]:
+    """Open a new file, which stays after an error if it holds a finished image."""
+    # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
+    file = h5py.File(part, "w", rdcc_nbytes=0)
     try:
-        skipped = _convert_files(arguments)
-    except KeyboardInterrupt:
-        print("stopped: nothing was written", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        broken = isinstance(error, SourceError) and not is_fault_of_process(error)
-        return 1 if broken else 2
-    for name, reason in skipped:
-        print(f"skipped: {name}: {reason}", file=sys.stderr)
-    if skipped:
-        print(f"{arguments.output} was written without these", file=sys.stderr)
-    return 1 if skipped else 0
+        yield file
+        file.close()
+    except BaseException as error:
+        # h5py raises something else after an interrupt in one of its callbacks.
+        stopped = isinstance(error.__context__, KeyboardInterrupt)
+        cannot_write = isinstance(error, OSError | RuntimeError) and not (
+            stopped or isinstance(error, SourceError)
+        )
+        if not _keep_finished(file, cannot_write):
+            # Closing writes: give it room. An HDF5 file that could not be closed keeps its
+            # space on the disk until the process ends.
+            os.truncate(part, 0)
+            with contextlib.suppress(OSError, RuntimeError):
+                file.close()
+            part.unlink(missing_ok=True)
+        if stopped:
+            raise KeyboardInterrupt from error
+        if not cannot_write:
+            raise
+        raise OSError(
+            f"The file cannot be written ({error}). Make room on the disk, or write "
+            f"elsewhere. Received: {str(path)!r}"
+        ) from error
 
 
-def _convert_files(arguments: argparse.Namespace) -> list[tuple[str, str]]:
-    output = Path(arguments.output)
-    if output.suffix.lower() not in (".h5", ".hdf5"):
-        raise ValueError(
-            "The last argument is the file to write, its name ends in .h5 or .hdf5. "
-            f"Received: {arguments.output!r}"
+def _keep_finished(file: h5py.File, cannot_write: bool) -> bool:
+    """Close a file, if another conversion can go on from it."""
+    with contextlib.suppress(OSError, RuntimeError, KeyError):
+        images = file[IMAGES_GROUP].values()
+        if not cannot_write and any(MARK in image.attrs for image in images):
+            file.close()
+            return True
+    return False
+
+
+def _write_images(
+    source: Source,
+    images: h5py.Group,
+    marks: list[str | None],
+    writer: ImageWriter,
+    on_error: str,
+) -> tuple[tuple[str, str], ...]:
+    """Write the images that are not there yet; return (name, reason) of those left out."""
+    skipped = []
+    for index, mark in enumerate(marks):
+        key = image_key(index)
+        if key in images:
+            continue
+        try:
+            writer.write(index, images.create_group(key))
+        except SourceError as error:
+            if on_error == "raise" or is_fault_of_process(error):
+                raise
+            del images[key]
+            skipped.append((source.names[index], str(error)))
+            continue
+        if mark is not None:
+            images[key].attrs[MARK] = mark
+            images.file.flush()  # from here on a kill does not lose it
+    if not len(images):
+        raise SourceError(
+            f"None of {len(source)} images can be read; the first: {skipped[0][1]}"
         )
-    # Before thousands of files are opened.
-    check_target(output.resolve(), arguments.overwrite)
-    with open_any_size(arguments.inputs, on_error=arguments.on_error) as source:
-        skipped = convert(
-            source,
-            output,
-            chunk=arguments.chunk,
-            compression=arguments.compression,
-            overwrite=arguments.overwrite,
-            on_error=arguments.on_error,
-            progress=not arguments.quiet,
-        )
-        return [*source.skipped, *skipped]
+    return tuple(skipped)
+
+
+def _finish(file: h5py.File, source: Source) -> None:
+    """Number the images that are there, and name them."""
+    images = file[IMAGES_GROUP]
+    names = _shorten(source.names)
+    for position, key in enumerate(sorted(images)):
+        image = images[key]
+        image.attrs.pop(MARK, None)
+        # File names need not be Unicode, what HDF5 stores does.
+        name = names[int(key)].encode(errors="backslashreplace").decode()
+        image.attrs["name"] = name
+        if key != image_key(position):
+            images.move(key, image_key(position))
+    file.attrs[FORMAT_ATTRIBUTE] = FORMAT
+
+
+def _shorten(names: Sequence[str]) -> list[str]:
+    """Return names without the directory that all have in common."""
+    try:
+        common = os.path.commonpath([os.path.dirname(name) for name in names])
+        return [Path(os.path.relpath(name, common)).as_posix() for name in names]
+    except ValueError:  # some absolute, some relative
+        return list(names)
 
 
 @contextlib.contextmanager
 def _progress_bar(
     source: Source, path: Path, progress: bool
-) -> Iterator[Callable[[int], object]]:
+) -> Iterator[Callable[[int], Any]]:
     """Show how much is written; gives what is called with bytes of pixels."""
-    if not progress:
+    tqdm = None
+    if progress:
+        with contextlib.suppress(ImportError):
+            from tqdm import tqdm
+    if tqdm is None:
         yield lambda count: None
         return
-    tqdm = import_library("tqdm", extra="hdf5").tqdm
     total = sum(raw_bytes(source, index) for index in range(len(source)))
     with tqdm(total=total, desc=path.name, unit="B", unit_scale=True) as bar:
         yield bar.update

@@ -1,5 +1,6 @@
 """Describe and decode image files that are small enough to be decoded as a whole."""
 
+import importlib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,25 +10,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import SourceError
-from attention_sampling.data.formats import find_format
+from attention_sampling.data.errors import SourceError
+from attention_sampling.data.jpeg import check_jpeg, decode_jpeg
 from attention_sampling.data.libraries import import_library
+from attention_sampling.data.tiff import TiffSource, is_tiff
 
 # (height, width, channels) and the name of the dtype.
 Description = tuple[tuple[int, int, int], str]
 
+# Format -> what a file begins with.
+_SIGNATURES = {
+    "BMP": (b"BM",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "JPEG": (b"\xff\xd8\xff",),
+    "JPEG 2000": (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n"),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "PPM": tuple(b"P%d%c" % (n, space) for n in range(1, 7) for space in b" \t\r\n#"),
+    "WebP": (b"RIFF",),
+}
 # The classes themselves: Pillow's Image.open warns of large images, or refuses them, by
 # a setting of the whole process; and it would hand PostScript to an interpreter.
 _READERS = {
     "BMP": ("BmpImagePlugin", "BmpImageFile"),
     "GIF": ("GifImagePlugin", "GifImageFile"),
     "JPEG": ("JpegImagePlugin", "JpegImageFile"),
+    "JPEG 2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
     "PNG": ("PngImagePlugin", "PngImageFile"),
     "PPM": ("PpmImagePlugin", "PpmImageFile"),
     "WebP": ("WebPImagePlugin", "WebPImageFile"),
 }
-IMAGE_FORMATS = (*_READERS, "TIFF")
-
 # Mode of Pillow -> the mode to read it in, channels, dtype.
 _MODES = {
     "1": ("L", 1, "uint8"),
@@ -43,17 +54,35 @@ _MODES = {
 }
 
 
+def find_format(start: bytes) -> str | None:
+    """Return the format of an image file, such as ``"JPEG"``, told by its first bytes.
+
+    Example:
+
+    >>> find_format(b"BM0000")
+    'BMP'
+    """
+    if is_tiff(start):
+        return "TIFF"
+    for name, signatures in _SIGNATURES.items():
+        if start.startswith(signatures) and (name != "WebP" or start[8:12] == b"WEBP"):
+            return name
+    return None
+
+
 def describe_image(path: str) -> Description:
     """Return shape and dtype of an image from its header.
 
     Raises:
         OSError: it is no image, a broken one, or none that can be decoded losslessly.
     """
-    image_format = _find_image_format(path)
+    image_format = _format_of(path)
     if image_format == "TIFF":
         return _read_tiff(path)[0]
     with _open_header(path, image_format) as header:
         _, channels, dtype = _find_mode(header, image_format)
+        if image_format == "JPEG":
+            check_jpeg(path)
         return (header.height, header.width, channels), dtype
 
 
@@ -63,7 +92,7 @@ def decode_image(path: str) -> npt.NDArray[Any]:
     Raises:
         OSError: it is broken.
     """
-    image_format = _find_image_format(path)
+    image_format = _format_of(path)
     if image_format == "TIFF":
         return _read_tiff(path, pixels=True)[1]
     with _open_header(path, image_format) as header:
@@ -72,9 +101,9 @@ def decode_image(path: str) -> npt.NDArray[Any]:
         if image_format == "PNG":
             _check_png(Path(path).read_bytes())
         if image_format == "JPEG":
-            pixels = _decode_jpeg(Path(path).read_bytes(), mode)
+            pixels = decode_jpeg(path, "GRAY" if mode == "L" else "RGB")
         elif _is_deep_colour(header, image_format):
-            imagecodecs = import_library("imagecodecs", extra="tiff")
+            imagecodecs = import_library("imagecodecs")
             pixels = imagecodecs.png_decode(Path(path).read_bytes())
             # A colour that counts as transparent comes as a channel that no other has.
             pixels = pixels[..., :channels]
@@ -83,13 +112,12 @@ def decode_image(path: str) -> npt.NDArray[Any]:
     return pixels.astype(dtype, copy=False).reshape(size)
 
 
-def _find_image_format(path: str) -> str:
-    image_format = find_format(path)
-    if image_format not in IMAGE_FORMATS:
-        raise OSError(
-            f"the file is {image_format or 'of an unknown format'}. Expected: one of "
-            f"{', '.join(IMAGE_FORMATS)}"
-        )
+def _format_of(path: str) -> str:
+    with open(path, "rb") as file:
+        image_format = find_format(file.read(16))
+    if image_format is None:
+        expected = ", ".join([*_READERS, "TIFF"])
+        raise OSError(f"the file is of an unknown format. Expected: one of {expected}")
     return image_format
 
 
@@ -97,12 +125,16 @@ def _find_image_format(path: str) -> str:
 def _open_header(path: str, image_format: str) -> Iterator[Any]:
     """Open an image without decoding it."""
     module, name = _READERS[image_format]
-    reader = getattr(import_library(f"PIL.{module}", extra="images"), name)
+    reader = getattr(importlib.import_module(f"PIL.{module}"), name)
     with open(path, "rb") as file:
         try:
-            image = reader(file)
-        except SyntaxError as error:  # what Pillow raises for a broken header
-            raise OSError(f"the header of the {image_format} is broken") from error
+            image = reader(file, path)
+            image.filename = path
+        except (SyntaxError, ValueError) as error:  # of Pillow, for a broken header
+            reason = f": {error}" if isinstance(error, ValueError) else ""
+            raise OSError(
+                f"the header of the {image_format} is broken{reason}"
+            ) from error
         with image:
             yield image
 
@@ -116,21 +148,21 @@ def _find_mode(header: Any, image_format: str) -> tuple[str, int, str]:
             f"its colours are {header.mode}. Expected: grey or RGB, with or without "
             "alpha. Convert it with the colour profile that belongs to it"
         )
-    if image_format == "JPEG":
-        import_library("simplejpeg", extra="images")  # now, not at the first window
     mode, channels, dtype = _MODES[header.mode]
     if header.mode == "P" and "transparency" in header.info:
         mode, channels = "RGBA", 4
     if image_format in ("PNG", "PPM") and mode == "I":
         dtype = "uint16"
     if _is_deep_colour(header, image_format):
-        import_library("imagecodecs", extra="tiff")  # now, not at the first window
+        import_library("imagecodecs")  # now, not at the first window
         channels, dtype = len(_raw_mode(header).removesuffix(";16B")), "uint16"
-    if image_format == "PPM" and header.tile[0][0] != "raw":
+    if image_format == "PPM" and _is_scaled(header):
         raise OSError(
             "its values, other than up to 255, or 65535 for grey, would be scaled. "
             "Store it as PNG or TIFF"
         )
+    if image_format == "JPEG 2000":
+        _check_precision(str(header.filename))
     return mode, channels, dtype
 
 
@@ -149,6 +181,30 @@ def _raw_mode(header: Any) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
+def _is_scaled(header: Any) -> bool:
+    """Tell whether Pillow would change the values of a PPM."""
+    decoder, arguments = header.tile[0][0], header.tile[0][3]
+    if decoder == "raw":
+        return False
+    largest = 65535 if header.mode == "I" else 255
+    return header.mode != "1" and arguments[-1] != largest
+
+
+def _check_precision(path: str) -> None:
+    """Refuse a JPEG 2000 of values that Pillow would scale to 8 or 16 bits."""
+    with open(path, "rb") as file:
+        start = file.read(2**16)
+    sizes = start.find(b"\xff\x4f\xff\x51")  # the segment that describes the image
+    channels = int.from_bytes(start[sizes + 40 : sizes + 42], "big")
+    precisions = {bits + 1 for bits in start[sizes + 42 :][: 3 * channels : 3]}
+    if precisions != {8} and (precisions != {16} or channels > 1):
+        bits = " and ".join(map(str, sorted(precisions)))
+        raise OSError(
+            f"its values are of {bits} bits, and would be scaled: JPEG 2000 is read with 8 "
+            "bits, or 16 for grey. Store it as PNG or TIFF"
+        )
+
+
 def _check_png(data: bytes) -> None:
     """Refuse a PNG with a wrong checksum: Pillow decodes its pixels without a look."""
     position, kind = 8, b""  # behind the signature
@@ -164,26 +220,8 @@ def _check_png(data: bytes) -> None:
         position = end + 4
 
 
-def _decode_jpeg(data: bytes, mode: str) -> npt.NDArray[np.uint8]:
-    """Decode a JPEG and refuse one whose scan is broken, which Pillow does not notice.
-
-    There is no checksum in a JPEG: what decodes to as many valid codes is not noticed.
-    """
-    simplejpeg = import_library("simplejpeg", extra="images")
-    colours = "GRAY" if mode == "L" else "RGB"
-    try:
-        return simplejpeg.decode_jpeg(data, colours, strict=True)
-    except ValueError as error:
-        if "Invalid SOS parameters" not in str(error):
-            raise
-    # What some cameras write, and every decoder reads.
-    return simplejpeg.decode_jpeg(data, colours, strict=False)
-
-
 def _read_tiff(path: str, pixels: bool = False) -> tuple[Description, Any]:
     """Return what a TIFF file holds, and its pixels if wanted."""
-    from attention_sampling.data.tiff import TiffSource
-
     try:
         with TiffSource(path, threads=1) as source:
             shape = source.shape(0)

@@ -2,8 +2,10 @@
 
 import abc
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from attention_sampling.checks import check_choice, check_count
-from attention_sampling.data.base import (
-    Size,
-    Source,
+from attention_sampling.data.cache import Cache
+from attention_sampling.data.errors import (
     SourceError,
     describe_error,
     is_fault_of_process,
 )
-from attention_sampling.data.cache import LeaseCache
+from attention_sampling.data.paths import Paths
+from attention_sampling.data.source import Size, Source
+
+# What changes when a file is written again or replaced.
+_Signature = tuple[int, int, int]
+
+# What a parent process had open: neither used nor closed in its forks, as threads that
+# stayed behind may hold its locks.
+_left_behind: list[Cache] = []
 
 
 @dataclass(frozen=True)
@@ -43,13 +52,35 @@ class Image:
     name: str | None = None
 
 
-# What changes when a file is written again or replaced.
-_Signature = tuple[int, int, int]
+class OpenFile(abc.ABC):
+    """A file that is open, as a format sees it: it closes itself when nobody holds it.
+
+    Attributes:
+        images: what is in the file.
+        cost: what the file counts of ``FileSource.limit``.
+    """
+
+    images: Sequence[Image] = ()
+    cost = 1
+
+    @abc.abstractmethod
+    def read(
+        self, image: Image, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        """Return a window that is wholly inside a level, from any number of threads."""
+
+    def close(self) -> None:
+        """Close the file."""
+        return
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an image is: which file as it was when opened, and what of it."""
+class _Stored:
+    """An image, and its file as it was when the source was opened."""
 
     name: str
     path: str
@@ -57,33 +88,27 @@ class _Place:
     image: Image
 
 
-# What of a source's state tells nothing about the pixels of one of its images.
-_OF_NO_EFFECT = {
-    "_cache_bytes",
-    "_max_open",
-    "_names",
-    "_places",
-    "_skipped",
-    "_threads",
-}
-
-
 class FileSource(Source):
     """A source over files, each of one or several images.
 
     Every file is opened once at the beginning, to learn what is in it and to refuse what
     is broken. After that, files are opened when they are read, and at most ``max_open``
-    of them are kept open.
+    of them are kept open. A file that is replaced, changed or removed after that is refused
+    when it is read.
 
-    A file that is replaced, changed or removed after that is refused when it is read.
+    A format of files derives from it and writes ``open_file``.
 
     Args:
         paths: a file or several.
         on_error: what to do about a file that cannot be opened, or whose images have
-            another channel count or dtype than the first: ``"raise"``, or ``"skip"`` to
-            leave it out and list it in ``skipped``.
+            another channel count or dtype than those of most files: ``"raise"``, or
+            ``"skip"`` to leave it out and list it in ``skipped``.
         threads: windows to read at once; None for what suits the format.
         max_open: files to keep open.
+
+    Attributes:
+        paths: the file of each image.
+        skipped: (path, reason) of each file left out by ``on_error="skip"``.
 
     Raises:
         SourceError: a file cannot be opened, or does not fit the others; with
@@ -91,165 +116,178 @@ class FileSource(Source):
         ValueError: no files; an unknown ``on_error``; a number that is not positive.
     """
 
-    # What an error adds about an image that does not fit the first.
-    _misfit_remedy = ""
+    # Windows to read at once where the user says nothing.
+    default_threads = min(8, 2 * (os.cpu_count() or 1))
+    # What an error adds about an image that does not fit the others.
+    misfit_remedy = ""
 
     def __init__(
         self,
-        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        paths: Paths,
         on_error: str = "raise",
         threads: int | None = None,
         max_open: int = 64,
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
-        self._max_open = check_count("max_open", max_open, smallest=1)
+        self.max_open = check_count("max_open", max_open, smallest=1)
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
         files = [os.fspath(path) for path in paths]
-        self._places, self._skipped = self._find_images(files, on_error == "skip")
-        if not self._places and files:
+        self._images, skipped = self._find_images(files, on_error == "skip")
+        if not self._images and files:
             raise SourceError(
                 f"None of {len(files)} files can be read; the first: "
-                f"{': '.join(self._skipped[0])}"
+                f"{': '.join(skipped[0])}"
             )
         super().__init__(
-            [place.name for place in self._places],
-            self._places[0].image.channels if files else 1,
-            self._places[0].image.dtype if files else "uint8",
-            self._default_threads() if threads is None else threads,
+            [stored.name for stored in self._images],
+            self._images[0].image.channels if files else 1,
+            self._images[0].image.dtype if files else "uint8",
+            self.default_threads if threads is None else threads,
         )
+        self.skipped = tuple(skipped)
+        self.paths = tuple(stored.path for stored in self._images)
+        self._open_cache()
+
+    # What a format of files is
+
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell whether this is the source for a file, for ``open_source``.
+
+        Args:
+            path: the file, which is there.
+            start: its first 4096 bytes.
+
+        Raises:
+            OSError: it is, but broken.
+        """
+        return False
+
+    @abc.abstractmethod
+    def open_file(self, path: str) -> OpenFile:
+        """Open a file, or say what is wrong with it."""
+
+    def inspect(self, path: str) -> Sequence[Image]:
+        """Return the images of a file. Override it where that takes less than opening."""
+        opened = self.open_file(path)
+        try:
+            return opened.images
+        finally:
+            opened.close()
+
+    def limit(self, images: Sequence[Image]) -> int:
+        """Return what the costs of the files kept open may sum up to."""
+        return self.max_open
+
+    # What a source is
+
+    def levels(self, index: int) -> tuple[Size, ...]:
+        """Return (height, width) of each level of an image, full resolution first."""
+        return self._images[self.check_index(index)].image.levels
+
+    def read(
+        self, index: int, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        """Return a window of an image whose file is as it was."""
+        stored = self._images[index]
+        self._check_unchanged(stored)
+        opened = self.cache.get(stored.path)
+        return opened.read(stored.image, level, origin, size)
+
+    def close(self) -> None:
+        """Close all files, each as soon as nobody reads it. Reading opens them again."""
+        self.cache.clear()
+
+    def block(self, index: int, level: int) -> Size:
+        """Return (height, width) of the tiles of a level."""
+        return self._images[index].image.blocks[level]
+
+    def where(self, index: int) -> str:
+        """Return the path of an image, and what of the file it is."""
+        stored = self._images[index]
+        return _name(stored.path, stored.image.key)
+
+    def fingerprint(self, index: int) -> str:
+        """Return what changes with the file of an image and the options of the source."""
+        stored = self._images[index]
+        kind = type(self).__qualname__
+        return repr((kind, stored.path, stored.signature, stored.image))
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """The file of each image."""
-        return tuple(place.path for place in self._places)
-
-    @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
-        """(path, reason) of each file left out by ``on_error="skip"``."""
-        return tuple(self._skipped)
+    def cache(self) -> Cache:
+        """The files that are open, by path."""
+        if self._process != os.getpid():
+            _left_behind.append(self._cache)
+            self._open_cache()
+        return self._cache
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        state = dict(self.__dict__)
         del state["_cache"]
         return state
 
-    def _reading(self) -> tuple[str, list[tuple[str, str]]]:
-        """Return what, beside its file, decides what the pixels of an image are."""
-        state = self.__getstate__()
-        options = [(k, repr(state[k])) for k in sorted(state.keys() - _OF_NO_EFFECT)]
-        return type(self).__qualname__, options
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_cache()
 
-    @abc.abstractmethod
-    def _open(self, path: str) -> Any:
-        """Open a file."""
+    def _open_cache(self) -> None:
+        limit = self.limit([stored.image for stored in self._images])
+        self._cache = Cache(self.open_file, limit, lambda opened: opened.cost)
+        self._process = os.getpid()
 
-    @abc.abstractmethod
-    def _describe(self, opened: Any) -> Sequence[Image]:
-        """Return the images of an open file, or say what is wrong with it."""
-
-    def _inspect(self, path: str) -> Sequence[Image]:
-        """Return the images of a file. Override it where that takes less than opening."""
-        opened = self._open(path)
+    def _check_unchanged(self, stored: _Stored) -> None:
         try:
-            return self._describe(opened)
-        finally:
-            self._close_file(opened)
-
-    @abc.abstractmethod
-    def _read_from(
-        self, opened: Any, image: Image, level: int, origin: Size, size: Size
-    ) -> npt.NDArray[Any]:
-        """Return a window that lies wholly inside a level of an image.
-
-        ``opened`` may be used by several threads at once.
-        """
-
-    def _close_file(self, opened: Any) -> None:
-        opened.close()
-
-    def _cost(self, opened: Any) -> int:
-        return 1
-
-    def _limit(self) -> int:
-        return self._max_open
-
-    def _default_threads(self) -> int:
-        return min(8, 2 * (os.cpu_count() or 1))
-
-    def _where(self, index: int) -> str:
-        place = self._places[index]
-        return _name(place.path, place.image.key)
-
-    def _levels(self, index: int) -> Sequence[Size]:
-        return self._places[index].image.levels
-
-    def _block(self, index: int, level: int) -> Size:
-        return self._places[index].image.blocks[level]
-
-    def _read(
-        self, index: int, level: int, origin: Size, size: Size
-    ) -> npt.NDArray[Any]:
-        place = self._places[index]
-        self._check_unchanged(place)
-        lease = self._cache.acquire(place.path)
-        try:
-            return self._read_from(lease.kept, place.image, level, origin, size)
-        finally:
-            self._cache.release(lease)
-
-    def _check_unchanged(self, place: _Place) -> None:
-        try:
-            if _signature(place.path) == place.signature:
+            if _signature(stored.path) == stored.signature:
                 return
         except OSError:  # it is gone
-            self._cache.drop(place.path)
+            self.cache.drop(stored.path)
             raise
-        self._cache.drop(place.path)
+        self.cache.drop(stored.path)
         raise OSError(
             "the file has been changed since the source was opened. Open the source again"
         )
 
-    def _close(self) -> None:
-        self._cache.clear()
-
-    def _forget_process(self) -> None:
-        super()._forget_process()
-        self._cache = LeaseCache(
-            self._open, self._close_file, self._limit(), self._cost
-        )
-
     def _find_images(
         self, files: Sequence[str], skip: bool
-    ) -> tuple[list[_Place], list[tuple[str, str]]]:
+    ) -> tuple[list[_Stored], list[tuple[str, str]]]:
         """Return what is in the files, and what is wrong with those left out."""
-        places: list[_Place] = []
-        skipped: list[tuple[str, str]] = []
-        pool = ThreadPoolExecutor(self._default_threads())
+        pool = ThreadPoolExecutor(self.default_threads)
+        found: dict[str, list[_Stored] | Exception] = {}
         try:
-            for path, found in zip(files, pool.map(self._look, files), strict=True):
-                try:
-                    if isinstance(found, Exception):
-                        raise found
-                    _check_fit(found, places, self._misfit_remedy)
-                except Exception as error:
-                    if not skip or is_fault_of_process(error):
-                        raise SourceError(f"{path}: {describe_error(error)}") from error
-                    skipped.append((path, describe_error(error)))
-                else:
-                    places.extend(found)
+            for path, result in zip(files, pool.map(self._look, files), strict=True):
+                failed = isinstance(result, Exception)
+                if failed and (not skip or is_fault_of_process(result)):
+                    raise SourceError(f"{path}: {describe_error(result)}") from result
+                found[path] = result
         finally:
             pool.shutdown(cancel_futures=True)
-        return places, skipped
+        sound = {p: images for p, images in found.items() if isinstance(images, list)}
+        usual = _most_common_kind(sound.values())
+        kept: list[_Stored] = []
+        skipped: list[tuple[str, str]] = []
+        for path in files:
+            result = found[path]
+            if isinstance(result, list):
+                misfit = self._find_misfit(result, usual)
+                if not misfit:
+                    kept += result
+                elif not skip:
+                    raise SourceError(f"{path}: {misfit}")
+                else:
+                    skipped.append((path, misfit))
+            else:
+                skipped.append((path, describe_error(result)))
+        return kept, skipped
 
-    def _look(self, path: str) -> list[_Place] | Exception:
+    def _look(self, path: str) -> list[_Stored] | Exception:
         """Open a file to see what is in it."""
         name, path = path, os.path.abspath(path)
         try:
             signature = _signature(path)
             if not Path(path).is_file():
                 raise OSError("this is no file")
-            images = self._inspect(path)
+            images = self.inspect(path)
             if not images:
                 raise OSError("the file holds no image")
             for image in images:
@@ -259,9 +297,33 @@ class FileSource(Source):
         except Exception as error:  # libraries raise what they like
             return error
         return [
-            _Place(image.name or _name(name, image.key), path, signature, image)
+            _Stored(image.name or _name(name, image.key), path, signature, image)
             for image in images
         ]
+
+    def _find_misfit(self, images: Sequence[_Stored], usual: _Stored | None) -> str:
+        """Return why the images of a file do not fit the usual one; "" if they do."""
+        for stored in images:
+            if usual is not None and _kind(stored) != _kind(usual):
+                return (
+                    f"its images have {_kind(stored)}, those of {usual.path} "
+                    f"{_kind(usual)}; all images of a source must have the same"
+                    f"{self.misfit_remedy}"
+                )
+        return ""
+
+
+def _kind(stored: _Stored) -> str:
+    return f"{stored.image.channels} channels of {stored.image.dtype}"
+
+
+def _most_common_kind(files: Iterable[Sequence[_Stored]]) -> _Stored | None:
+    """Return the first image of the kind that most files have; None of none."""
+    firsts = [images[0] for images in files]
+    if not firsts:
+        return None
+    [(kind, _)] = Counter(map(_kind, firsts)).most_common(1)
+    return next(stored for stored in firsts if _kind(stored) == kind)
 
 
 def _name(path: str, key: str | int | None) -> str:
@@ -282,16 +344,3 @@ def _check_image(image: Image) -> None:
         )
     if any(extent < 1 for size in image.levels for extent in size):
         raise OSError(f"an image without pixels: levels {image.levels}")
-
-
-def _check_fit(found: list[_Place], places: list[_Place], remedy: str) -> None:
-    """Refuse images of another kind than the first of all."""
-    first = (places or found)[0]
-    for place in found:
-        kinds = [(p.image.channels, p.image.dtype) for p in (place, first)]
-        if kinds[0] != kinds[1]:
-            raise OSError(
-                f"its images have {kinds[0][0]} channels of {kinds[0][1]}, those of "
-                f"{first.path} {kinds[1][0]} of {kinds[1][1]}; all images of a source "
-                f"must have the same{remedy}"
-            )

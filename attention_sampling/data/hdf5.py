@@ -1,20 +1,19 @@
 """HDF5 files as sources, by h5py."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size
-from attention_sampling.data.files import FileSource, Image
-from attention_sampling.data.libraries import import_library
+from attention_sampling.data.files import FileSource, OpenFile
+from attention_sampling.data.hdf5_layout import find_images, open_dataset
+from attention_sampling.data.source import Size
 
-h5py = import_library("h5py", extra="hdf5")
-
-from attention_sampling.data import hdf5_datasets, hdf5_images  # noqa: E402  (need h5py)
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Datasets kept open in a file. Each keeps up to 1 MiB of decoded chunks.
 _KEPT_DATASETS = 8
@@ -34,7 +33,7 @@ class HDF5Source(FileSource):
 
     Read are datasets (height, width, channels) of one image, (height, width) of one grey
     image, and (count, height, width, channels) of several; and files that
-    ``python -m attention_sampling.data convert`` wrote, with all their levels. Fast are
+    ``python -m attention_sampling convert`` wrote, with all their levels. Fast are
     windows of datasets that are stored in chunks (``chunks=(256, 256, 3)``) and little
     compressed.
 
@@ -54,7 +53,6 @@ class HDF5Source(FileSource):
         threads: windows to ask for at once.
 
     Raises:
-        ImportError: h5py is missing.
         SourceError: a file cannot be opened, or does not fit the others; it holds no
             images, or what are images is not clear.
 
@@ -72,6 +70,8 @@ class HDF5Source(FileSource):
     >>> source.close()
     """
 
+    default_threads = 1  # HDF5 has one lock
+
     def __init__(
         self,
         paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
@@ -83,7 +83,13 @@ class HDF5Source(FileSource):
         self._dataset = dataset
         super().__init__(paths, on_error, threads, max_open)
 
-    def _open(self, path: str) -> "_OpenFile":
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell an HDF5 file, which may begin after a block of the user's own."""
+        return any(start[n : n + 8] == _SIGNATURE for n in (0, 512, 1024, 2048))
+
+    def open_file(self, path: str) -> "_HDF5File":
+        """Open a file."""
         try:
             file = h5py.File(path, "r")
         except OSError as error:
@@ -97,16 +103,25 @@ class HDF5Source(FileSource):
             raise OSError(
                 "it is open for writing in this process. Close it there first"
             )
-        return _OpenFile(file)
+        return _HDF5File(file, self._dataset)
 
-    def _describe(self, opened: "_OpenFile") -> Sequence[Image]:
-        return hdf5_images.find_images(opened.file, self._dataset)
 
-    def _read_from(
-        self, opened: "_OpenFile", image: Image, level: int, origin: Size, size: Size
+class _HDF5File(OpenFile):
+    """A file, and the datasets that were read last."""
+
+    def __init__(self, file: Any, dataset: str | None) -> None:
+        self.file = file
+        self.dataset = lru_cache(_KEPT_DATASETS)(partial(open_dataset, file))
+        try:
+            self.images = find_images(file, dataset)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(
+        self, image: Any, level: int, origin: Size, size: Size
     ) -> npt.NDArray[Any]:
-        assert isinstance(image, hdf5_images.DatasetImage)
-        dataset = opened.dataset(image.datasets[level])
+        dataset = self.dataset(image.datasets[level])
         (top, left), (height, width) = origin, size
         rows, columns = slice(top, top + height), slice(left, left + width)
         if image.number is None:
@@ -116,19 +131,6 @@ class HDF5Source(FileSource):
         if window.ndim == 2:
             window = window[:, :, np.newaxis]
         return window.astype(window.dtype.newbyteorder("="), copy=False)
-
-    def _default_threads(self) -> int:
-        return 1  # HDF5 has one lock
-
-
-class _OpenFile:
-    """A file, and the datasets that were read last."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self.dataset = lru_cache(_KEPT_DATASETS)(
-            partial(hdf5_datasets.open_dataset, file)
-        )
 
     def close(self) -> None:
         self.dataset.cache_clear()

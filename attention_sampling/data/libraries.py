@@ -1,22 +1,21 @@
-"""Import what reads a format, or say which extra brings it."""
+"""Import what reads slides, or say which extra brings it."""
 
 import importlib
 from types import ModuleType
 
 
-def import_library(module: str, extra: str) -> ModuleType:
-    """Import the library of a format.
+def import_library(module: str) -> ModuleType:
+    """Import a library of the extra ``slides``.
 
     Args:
-        module: name of the module, such as ``"h5py"``.
-        extra: extra of this package that installs it.
+        module: name of the module, such as ``"openslide"``.
 
     Raises:
         ImportError: it is not installed; the message names the extra.
 
     Example:
 
-    >>> import_library("json", extra="hdf5").__name__
+    >>> import_library("json").__name__
     'json'
     """
     try:
@@ -24,5 +23,5 @@ def import_library(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"{module} is missing ({error}). Install it by: pip install "
-            f'"attention-sampling[{extra}]"'
+            "'keras-attention-sampling[slides]'"
         ) from error

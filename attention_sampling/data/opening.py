@@ -1,38 +1,33 @@
 """Open images of whatever format, told by what is in the files."""
 
-import importlib.util
 import inspect
+import os
+from collections import Counter
 from typing import Any
 
-import attention_sampling.data as sources
 from attention_sampling.checks import check_choice
-from attention_sampling.data.base import (
-    Source,
+from attention_sampling.data.errors import (
     SourceError,
     describe_error,
     is_fault_of_process,
 )
-from attention_sampling.data.decoding import IMAGE_FORMATS
-from attention_sampling.data.file_paths import Paths, find_files, no_files
 from attention_sampling.data.files import FileSource
-from attention_sampling.data.formats import find_format
-from attention_sampling.data.libraries import import_library
-from attention_sampling.data.tiff import check_pages
+from attention_sampling.data.hdf5 import HDF5Source
+from attention_sampling.data.images import ImageFilesSource
+from attention_sampling.data.openslide import OpenSlideSource
+from attention_sampling.data.paths import Paths, find_files, no_files
+from attention_sampling.data.tiff import TiffSource, is_tiff
 
-# Kind of file -> name of its source.
-_SOURCES = {
-    "slide": "OpenSlideSource",
-    "TIFF": "TiffSource",
-    "HDF5": "HDF5Source",
-    "image": "ImageFilesSource",
-}
-# Slides whose first bytes tell nothing, or that their overview is a JPEG.
-_SLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu")
-# An untiled TIFF of more bytes is not decoded as a whole.
-_LARGE_TIFF = 2**28
+# The first that recognizes a file opens it.
+_FORMATS: tuple[type[FileSource], ...] = (
+    OpenSlideSource,
+    TiffSource,
+    HDF5Source,
+    ImageFilesSource,
+)
 
 
-def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> Source:
+def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> FileSource:
     """Open files of one format as a source, told by what is in them.
 
     - whole slides (SVS, NDPI, MRXS, DICOM, CZI ...), and TIFF in tiles among them:
@@ -48,8 +43,8 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> Sourc
             several of these. Files of a directory or pattern are sorted, numbers by
             their value; hidden files and the parts of MRXS slides are left out.
         on_error: what to do about a file that cannot be opened, is of another kind than
-            the first, or whose images have another channel count or dtype: ``"raise"``,
-            or ``"skip"`` to leave it out and list it in ``skipped``.
+            most, or whose images have another channel count or dtype than most:
+            ``"raise"``, or ``"skip"`` to leave it out and list it in ``skipped``.
         **keywords: for the source that is chosen, such as ``threads``.
 
     Raises:
@@ -70,27 +65,25 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> Sourc
     """
     check_choice("on_error", on_error, ("raise", "skip"))
     files = find_files(paths)
-    kinds: list[str] = []
-    known: list[str] = []
+    formats: dict[str, type[FileSource]] = {}
     reasons: dict[str, str] = {}
     for path in files:
         try:
-            kinds.append(_find_kind(path))
-            known.append(path)
+            formats[path] = _find_format(path)
         except OSError as error:
             if is_fault_of_process(error):
                 raise SourceError(f"{path}: {describe_error(error)}") from error
             reasons[path] = describe_error(error)
-    if "slide" in kinds:  # openslide reads TIFF in tiles, or says what is wrong with it
-        kinds = ["slide" if kind == "TIFF" else kind for kind in kinds]
-    elif set(kinds) == {"image", "TIFF"} and all(map(_is_tiff, known)):
-        kinds = ["TIFF"] * len(known)  # some of them large, some small
-    for path, kind in zip(known, kinds, strict=True):
-        if kind != kinds[0]:
-            reasons[path] = (
-                f"its kind is {kind}, that of {known[0]} is {kinds[0]}; all files of a "
-                "source must be of one kind"
-            )
+    _unite_tiffs(formats)
+    if formats:
+        [(chosen, _)] = Counter(formats.values()).most_common(1)
+        usual = next(path for path, one in formats.items() if one is chosen)
+        for path, one in formats.items():
+            if one is not chosen:
+                reasons[path] = (
+                    f"this is for {one.__name__}, {usual} for {chosen.__name__}; all "
+                    "files of a source must be of one kind"
+                )
     fitting = [path for path in files if path not in reasons]
     if reasons and (on_error == "raise" or not fitting):
         path = next(path for path in files if path in reasons)
@@ -100,64 +93,52 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> Sourc
         )
         helps = on_error == "raise" and len(files) > 1
         raise SourceError(f"{path}: {reasons[path]}{remedy if helps else ''}")
-    kind_of_source = getattr(sources, _SOURCES[kinds[0]])
-    _check_keywords(kind_of_source, keywords)
-    source: FileSource = kind_of_source(fitting, on_error=on_error, **keywords)
+    _check_keywords(chosen, keywords)
+    source = chosen(fitting, on_error=on_error, **keywords)
     # What the source itself has skipped comes behind.
-    source._skipped = [*reasons.items(), *source.skipped]
+    source.skipped = (*reasons.items(), *source.skipped)
     return source
 
 
-def _check_keywords(kind_of_source: type, keywords: dict[str, Any]) -> None:
-    known = set(inspect.signature(kind_of_source).parameters) - {"paths", "on_error"}
-    unknown = sorted(set(keywords) - known)
-    if unknown:
-        raise TypeError(
-            f"These files are opened by {kind_of_source.__name__}, whose keywords are "
-            f"{', '.join(sorted(known))}. Received: {', '.join(unknown)}"
-        )
-
-
-def _find_kind(path: str) -> str:
-    """Return the kind of a file: a key of ``_SOURCES``."""
-    problem = no_files(path)
-    if problem:
-        raise OSError(problem)
-    file_format = find_format(path)
-    if file_format in ("DICOM", "CZI"):
-        return "slide"
-    if file_format == "TIFF":
-        return _find_kind_of_tiff(path)
-    if path.lower().endswith(_SLIDE_SUFFIXES):
-        return "slide"
-    if file_format == "HDF5":
-        return "HDF5"
-    if file_format in IMAGE_FORMATS:
-        return "image"
+def _find_format(path: str) -> type[FileSource]:
+    """Return the source that opens a file, told by its first bytes."""
+    start = _read_start(path)
+    for source in _FORMATS:
+        if source.recognizes(path, start):
+            return source
     raise OSError("this is no image of a known format")
 
 
-def _is_tiff(path: str) -> bool:
-    return find_format(path) == "TIFF"
+def _read_start(path: str) -> bytes:
+    problem = no_files(path)
+    if problem:
+        raise OSError(problem)
+    if not os.path.exists(path):
+        raise FileNotFoundError("there is no such file")
+    if not os.path.isfile(path):  # to open a pipe would wait for ever
+        raise OSError("this is no file")
+    with open(path, "rb") as file:
+        return file.read(4096)
 
 
-def _find_kind_of_tiff(path: str) -> str:
-    if importlib.util.find_spec("openslide"):
-        vendor = import_library("openslide", "slides").OpenSlide.detect_format(path)
-        if vendor not in (None, "generic-tiff"):
-            return "slide"
-    tifffile = import_library("tifffile", extra="tiff")
-    try:
-        # The flags: tifffile would open other files that this one names or lies beside.
-        with tifffile.TiffFile(
-            path, _multifile=False, is_mmstack=False, is_ndtiff=False
-        ) as file:
-            check_pages(file)
-            page = file.pages.first
-            large = page.is_tiled or page.nbytes > _LARGE_TIFF
-            pyramid = large or any(len(series.levels) > 1 for series in file.series)
-            return "TIFF" if pyramid else "image"
-    except OSError:
-        raise
-    except Exception as error:  # whatever tifffile stumbles on
-        raise OSError(f"the TIFF is broken: {describe_error(error)}") from error
+def _unite_tiffs(formats: dict[str, type[FileSource]]) -> None:
+    """Let one source open what is TIFF in one way and another: slides, tiles, small."""
+    kinds = set(formats.values())
+    if OpenSlideSource in kinds:  # openslide reads TIFF in tiles, or says what is wrong
+        for path, one in formats.items():
+            if one is TiffSource:
+                formats[path] = OpenSlideSource
+    elif TiffSource in kinds:
+        for path, one in formats.items():
+            if one is ImageFilesSource and is_tiff(_read_start(path)):
+                formats[path] = TiffSource
+
+
+def _check_keywords(source: type[FileSource], keywords: dict[str, Any]) -> None:
+    known = set(inspect.signature(source).parameters) - {"paths", "on_error"}
+    unknown = sorted(set(keywords) - known)
+    if unknown:
+        raise TypeError(
+            f"These files are opened by {source.__name__}, whose keywords are "
+            f"{', '.join(sorted(known))}. Received: {', '.join(unknown)}"
+        )

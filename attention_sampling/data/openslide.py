@@ -3,14 +3,16 @@
 import importlib.util
 import os
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size
-from attention_sampling.data.files import FileSource, Image
+from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.libraries import import_library
+from attention_sampling.data.source import Size
+from attention_sampling.data.tiff import is_tiff
 
 # Bytes of decoded tiles that openslide keeps, for all slides together: its own default
 # is 32 MiB for each slide.
@@ -18,6 +20,10 @@ _TILE_BYTES = 2**27
 # Bytes of a decoded tile: what a broken slide claims beyond that, openslide would try to
 # have, and end the process.
 _LARGEST_TILE = 2**30
+
+
+# Slides whose first bytes tell nothing, or that their overview is a JPEG.
+_SUFFIXES = (".mrxs", ".vms", ".vmu")
 
 
 class OpenSlideSource(FileSource):
@@ -63,9 +69,6 @@ class OpenSlideSource(FileSource):
     >>> source.close()
     """
 
-    # None while the files are looked through, before anything is read.
-    _tiles: Any = None
-
     def __init__(
         self,
         paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
@@ -73,75 +76,73 @@ class OpenSlideSource(FileSource):
         threads: int | None = None,
         max_open: int = 64,
     ) -> None:
-        import_library("openslide", extra="slides")
+        import_library("openslide")
         super().__init__(paths, on_error, threads, max_open)
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        del state["_tiles"]
-        return state
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell a slide of a scanner."""
+        if is_tiff(start):
+            if importlib.util.find_spec("openslide") is None:
+                return False
+            openslide = import_library("openslide")
+            vendor = openslide.OpenSlide.detect_format(path)
+            return vendor not in (None, "generic-tiff")
+        return (
+            start[128:132] == b"DICM"
+            or start.startswith(b"ZISRAWFILE")
+            or path.lower().endswith(_SUFFIXES)
+        )
 
-    def _forget_process(self) -> None:
-        super()._forget_process()
-        openslide = import_library("openslide", extra="slides")
-        self._tiles = openslide.OpenSlideCache(_TILE_BYTES)
+    def open_file(self, path: str) -> "_Slide":
+        """Open a slide."""
+        return _Slide(path)
 
-    def _open(self, path: str) -> "_Slide":
-        return _Slide(path, self._tiles)
+    def inspect(self, path: str) -> Sequence[Image]:
+        """Return the one image of a slide."""
+        slide = self.open_file(path)
+        try:
+            if slide.vendor == "generic-tiff":
+                _check_samples(path)
+            return slide.images
+        finally:
+            slide.close()
 
-    def _describe(self, opened: "_Slide") -> Sequence[Image]:
-        if opened.vendor == "generic-tiff":
-            _check_samples(opened.path)
-        return [
-            Image(
-                key=None,
-                levels=opened.levels,
-                blocks=opened.blocks,
-                channels=3,
-                dtype="uint8",
-            )
-        ]
-
-    def _read(
+    def read(
         self, index: int, level: int, origin: Size, size: Size
     ) -> npt.NDArray[Any]:
+        """Return a window of a level."""
         try:
-            return super()._read(index, level, origin, size)
-        except import_library("openslide", extra="slides").OpenSlideError:
+            return super().read(index, level, origin, size)
+        except import_library("openslide").OpenSlideError:
             # After an error openslide reads no more from an open slide, and repeats the
             # first error: it may come from another window, read by another thread.
-            place = self._places[index]
-            self._cache.drop(place.path)
-            slide = self._open(place.path)
+            path = self.paths[index]
+            self.cache.drop(path)
+            slide = self.open_file(path)
             try:
-                return slide.read(level, origin, size)
+                return slide.read(slide.images[0], level, origin, size)
             finally:
                 slide.close()
 
-    def _read_from(
-        self, opened: "_Slide", image: Image, level: int, origin: Size, size: Size
-    ) -> npt.NDArray[Any]:
-        return opened.read(level, origin, size)
+
+@cache
+def _tile_cache(process: int) -> Any:
+    """Return the cache of tiles that all slides of a process have together."""
+    return import_library("openslide").OpenSlideCache(_TILE_BYTES)
 
 
-class _Slide:
-    """An open slide.
+class _Slide(OpenFile):
+    """An open slide."""
 
-    Args:
-        path: the file.
-        tiles: an ``openslide.OpenSlideCache`` that slides share, or None.
-    """
-
-    def __init__(self, path: str, tiles: Any) -> None:
-        openslide = import_library("openslide", extra="slides")
+    def __init__(self, path: str) -> None:
+        openslide = import_library("openslide")
         with open(path, "rb"):  # openslide does not say why it cannot open a file
             pass
         self._slide = openslide.OpenSlide(path)
-        self.path = path
         try:
             self._look(openslide)
-            if tiles is not None:
-                self._slide.set_cache(tiles)
+            self._slide.set_cache(_tile_cache(os.getpid()))
         except BaseException:
             self.close()
             raise
@@ -166,6 +167,7 @@ class _Slide:
                     f"decoded. Received: {height}x{width} pixels. The slide is broken, "
                     "or not stored in tiles"
                 )
+        self.images = [Image(None, self.levels, self.blocks, 3, "uint8")]
 
     def _tile_side(self, level: int, side: str) -> int:
         name = f"openslide.level[{level}].tile-{side}"
@@ -174,7 +176,9 @@ class _Slide:
     def close(self) -> None:
         self._slide.close()
 
-    def read(self, level: int, origin: Size, size: Size) -> npt.NDArray[np.uint8]:
+    def read(
+        self, image: Image, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[np.uint8]:
         """Return a window of a level, (height, width, 3)."""
         # openslide takes the place in pixels of full resolution. Rounding down, because
         # what lies beyond the right and the lower edge is transparent.
@@ -193,7 +197,7 @@ def _check_samples(path: str) -> None:
     """Refuse a TIFF whose pixels openslide would silently convert."""
     if importlib.util.find_spec("tifffile") is None:
         return
-    tifffile = import_library("tifffile", extra="tiff")
+    tifffile = import_library("tifffile")
     # The flags: tifffile would open other files that this one names or lies beside.
     with tifffile.TiffFile(
         path, _multifile=False, is_mmstack=False, is_ndtiff=False

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size
+from attention_sampling.data.source import Size
 
 _Array = npt.NDArray[Any]
 

@@ -2,15 +2,26 @@
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size
-from attention_sampling.data.files import FileSource, Image
+from attention_sampling.data.errors import describe_error
+from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.libraries import import_library
+from attention_sampling.data.source import Size
 from attention_sampling.data.tiff_level import TiffLevel
+
+# The last two are BigTIFF.
+_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00\x08\x00", b"MM\x00+\x00\x08")
+# Bytes of an image beyond which it is not decoded as a whole.
+_LARGE = 2**28
+
+
+def is_tiff(start: bytes) -> bool:
+    """Tell a TIFF by its first bytes."""
+    return start.startswith(_SIGNATURES)
 
 
 class TiffSource(FileSource):
@@ -65,36 +76,40 @@ class TiffSource(FileSource):
         max_open: int = 64,
     ) -> None:
         # Here, because tifffile without imagecodecs fails at the first tile only.
-        import_library("imagecodecs", extra="tiff")
-        import_library("tifffile", extra="tiff")
+        import_library("imagecodecs")
+        import_library("tifffile")
         super().__init__(paths, on_error, threads, max_open)
 
-    def _open(self, path: str) -> "_TiffPyramid":
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell a TIFF that is not to be decoded as a whole: in tiles, a pyramid, large."""
+        if not is_tiff(start):
+            return False
+        import tifffile
+
+        try:
+            with tifffile.TiffFile(
+                path, _multifile=False, is_mmstack=False, is_ndtiff=False
+            ) as file:
+                check_pages(file)
+                page = file.pages.first
+                large = page.is_tiled or page.nbytes > _LARGE
+                return large or any(len(series.levels) > 1 for series in file.series)
+        except OSError:
+            raise
+        except Exception as error:  # whatever tifffile stumbles on
+            raise OSError(f"the TIFF is broken: {describe_error(error)}") from error
+
+    def open_file(self, path: str) -> "_TiffPyramid":
+        """Open a file."""
         return _TiffPyramid(path)
 
-    def _describe(self, opened: "_TiffPyramid") -> Sequence[Image]:
-        levels = opened.levels
-        return [
-            Image(
-                key=None,
-                levels=tuple(level.size for level in levels),
-                blocks=tuple(level.block for level in levels),
-                channels=levels[0].channels,
-                dtype=levels[0].dtype.name,
-            )
-        ]
 
-    def _read_from(
-        self, opened: "_TiffPyramid", image: Image, level: int, origin: Size, size: Size
-    ) -> npt.NDArray[Any]:
-        return opened.levels[level].read(origin, size)
-
-
-class _TiffPyramid:
+class _TiffPyramid(OpenFile):
     """An open TIFF file and the levels of its largest image."""
 
     def __init__(self, path: str) -> None:
-        tifffile = import_library("tifffile", extra="tiff")
+        tifffile = import_library("tifffile")
         # The flags: tifffile would open other files that this one names or lies beside.
         try:
             self._file = tifffile.TiffFile(
@@ -105,13 +120,27 @@ class _TiffPyramid:
         try:
             self._file.filehandle.set_lock(True)
             check_pages(self._file)
-            self.levels = self._find_levels()
+            self.levels = levels = self._find_levels()
+            self.images = [
+                Image(
+                    key=None,
+                    levels=tuple(level.size for level in levels),
+                    blocks=tuple(level.block for level in levels),
+                    channels=levels[0].channels,
+                    dtype=levels[0].dtype.name,
+                )
+            ]
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         self._file.close()
+
+    def read(
+        self, image: Image, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        return self.levels[level].read(origin, size)
 
     def _find_levels(self) -> list[TiffLevel]:
         handle = self._file.filehandle

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size
+from attention_sampling.data.source import Size
 
 # Bytes of a compressed tile when decoded; what claims more is broken, or not stored so
 # that windows can be read from it.

@@ -1,9 +1,7 @@
 """Views kept in memory or on disk, so that each is made once."""
 
 import hashlib
-import json
 import os
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.base import Size, Source
-from attention_sampling.data.files import FileSource
+from attention_sampling.data.source import Size, Source
+from attention_sampling.files import replacing
 
 View = npt.NDArray[np.float32]
 
 # To be raised when views are made in another way: what was kept before is stale then.
-_VERSION = 1
+_VERSION = 2
 
 
 def view_reader(
@@ -35,7 +33,7 @@ def view_reader(
 
     Raises:
         OSError: the directory cannot be made.
-        TypeError: a directory for a source that is not in files.
+        TypeError: a directory for a source without fingerprints, such as of arrays.
         ValueError: ``cache`` is empty.
 
     Example:
@@ -52,58 +50,41 @@ def view_reader(
     if cache is None:
         return lambda index: source.read_view(index, size)
     if cache == "memory":
-        return MemoryViews(source, size)
-    return DiskViews(source, size, cache)
+        return _MemoryViews(source, size)
+    return _DiskViews(source, size, cache)
 
 
-class MemoryViews:
-    """Views in memory: height * width * channels * 4 bytes each.
-
-    Args:
-        source: images.
-        size: (height, width) of the views in pixels.
-    """
+class _MemoryViews:
+    """Views in memory: height * width * channels * 4 bytes each."""
 
     def __init__(self, source: Source, size: Size) -> None:
         self._source, self._size = source, size
         self._views: dict[int, View] = {}
 
     def __call__(self, index: int) -> View:
-        """Return the view of an image."""
         view = self._views.get(index)
         if view is None:
             view = self._views[index] = self._source.read_view(index, self._size)
         return view
 
 
-class DiskViews:
+class _DiskViews:
     """Views in a directory, one file each, for later runs and several processes.
 
-    A kept view counts only for the file it was made of, as it was then: path, inode,
-    size and time of the last change, and the options of the source. Anything else in
-    its place, and what is broken, is made anew and replaced.
-
-    Args:
-        source: images in files.
-        size: (height, width) of the views in pixels.
-        directory: where to keep them; made if need be. Several sources may share it.
-
-    Raises:
-        OSError: the directory cannot be made.
-        TypeError: the images are not in files.
+    A kept view counts only for the file it was made of, as it was then. Any other, and what
+    is broken, is made anew and replaced. Several sources may have one directory.
     """
 
     def __init__(
         self, source: Source, size: Size, directory: str | os.PathLike[str]
     ) -> None:
-        if not isinstance(source, FileSource):
+        if source.fingerprint(0) is None:
             raise TypeError(
                 "Views are kept on disk for images in files alone: of others there is no "
                 'telling whether they have changed. Use cache="memory". Received: '
                 f"cache={os.fspath(directory)!r}, source={source!r}"
             )
         self._source, self._size, self._directory = source, size, Path(directory)
-        self._reading = source._reading()
         self._warned = False
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -114,22 +95,16 @@ class DiskViews:
             ) from error
 
     def __call__(self, index: int) -> View:
-        """Return the view of an image."""
-        path, origin = self._describe(index)
+        source = self._source
+        kind = (type(source).__name__, source.channels, source.where(index), self._size)
+        name = hashlib.sha256(repr(kind).encode(errors="surrogateescape")).hexdigest()
+        path = self._directory / f"{name[:32]}.npz"
+        origin = ascii((_VERSION, source.fingerprint(index)))
         view = self._load(path, origin)
         if view is None:
-            view = self._source.read_view(index, self._size)
+            view = source.read_view(index, self._size)
             self._keep(path, origin, view)
         return view
-
-    def _describe(self, index: int) -> tuple[Path, str]:
-        """Return where a view is kept, and what it must have been made of."""
-        place = self._source._places[index]
-        identity = json.dumps((*self._reading, place.path, place.image.key, self._size))
-        name = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        levels = place.image.levels
-        origin = json.dumps((_VERSION, identity, place.signature, levels))
-        return self._directory / f"{name}.npz", origin
 
     def _load(self, path: Path, origin: str) -> View | None:
         """Return a kept view, or None if there is none that counts."""
@@ -145,15 +120,9 @@ class DiskViews:
         return view if view.shape == shape and view.dtype == np.float32 else None
 
     def _keep(self, path: Path, origin: str, view: View) -> None:
-        """Write under another name first: no reader ever sees half a file."""
-        unfinished = path.with_name(f".{uuid.uuid4().hex}.part")
         try:
-            try:
-                with unfinished.open("xb") as file:
-                    np.savez(file, view=view, origin=np.array(origin))
-                os.replace(unfinished, path)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            with replacing(path) as part:
+                np.savez(part, view=view, origin=np.array(origin))
         except OSError as error:  # a full disk must not end a training
             if not self._warned:
                 self._warned = True

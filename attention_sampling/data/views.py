@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from attention_sampling.checks import check_count, check_pair
-from attention_sampling.data import Source
-from attention_sampling.data.image_order import choose_images, image_order
+from attention_sampling.checks import check_choice, check_count, check_pair
+from attention_sampling.data.order import choose_images, image_order
+from attention_sampling.data.source import Source
 from attention_sampling.data.view_cache import view_reader
 
 # What tf.io decodes inside the graph; the rest goes through Pillow.
@@ -29,7 +28,7 @@ def view_dataset(
     indices: Any = None,
     shard: tuple[int, int] | None = None,
     drop_remainder: bool = False,
-) -> tf.data.Dataset:
+) -> Any:
     """Read low-resolution views of images that stay on disk.
 
     For models that read their patches on demand, ``attention_sampling(source=...)``:
@@ -62,7 +61,7 @@ def view_dataset(
         drop_remainder: whether to leave a smaller last batch out.
 
     Returns:
-        Dataset of ``((views, index), labels)``: (batch, height, width, channels)
+        ``tf.data.Dataset`` of ``((views, index), labels)``: (batch, height, width, channels)
         float32 on the scale of the images, (batch,) int32 numbers in the source, and
         (batch, ...) of the dtype of ``labels``. Without labels, of ``((views, index),)``,
         which ``model.predict`` takes for inputs alone. Call ``model.fit`` with
@@ -92,6 +91,8 @@ def view_dataset(
     Reference:
         Katharopoulos and Fleuret 2019, section 3.3, V(x, s).
     """
+    import tensorflow as tf
+
     if not isinstance(source, Source):
         raise TypeError(
             "`source` must be a Source: attention_sampling.data.open_source makes one of "
@@ -100,6 +101,8 @@ def view_dataset(
     height, width = check_pair("size", size)
     numbers = choose_images(len(source), indices, shard)
     check_count("batch_size", batch_size, smallest=1)
+    check_choice("shuffle", shuffle, (False, True))
+    check_choice("drop_remainder", drop_remainder, (False, True))
     _check_views(source, (height, width), numbers)
     if drop_remainder and len(numbers) < batch_size:
         raise ValueError(
@@ -107,13 +110,13 @@ def view_dataset(
             f"batch_size={batch_size}, {len(numbers)} images"
         )
     if labels is not None:
-        labels = _check_labels(labels, len(source))
+        labels = tf.constant(_check_labels(labels, len(source)))
     next_epoch = image_order(numbers, shuffle, seed)
     read_view = view_reader(source, (height, width), cache)
     # TensorFlow never lets go of a function: views are held by the dataset instead.
     kept = weakref.ref(read_view)
 
-    def order(_: Any) -> tf.data.Dataset:
+    def order(_: Any) -> Any:
         epoch = tf.numpy_function(next_epoch, [], tf.int32)
         return tf.data.Dataset.from_tensor_slices(
             tf.ensure_shape(epoch, (len(numbers),))
@@ -157,7 +160,7 @@ def _check_views(source: Source, size: tuple[int, int], numbers: Any) -> None:
 
 
 def _check_labels(labels: Any, count: int) -> Any:
-    """Return labels as a tensor of one entry for each image of a source."""
+    """Return labels as an array of one entry for each image of a source."""
     labels = np.asarray(labels)
     if labels.shape[:1] != (count,) or labels.dtype.kind not in "biuf":
         raise ValueError(
@@ -165,7 +168,7 @@ def _check_labels(labels: Any, count: int) -> Any:
             f"{count} of them, also if `indices` or `shard` choose some. Received: "
             f"labels of shape {labels.shape}, {labels.dtype}"
         )
-    return tf.constant(labels)
+    return labels
 
 
 def view_and_image_dataset(
@@ -176,7 +179,7 @@ def view_and_image_dataset(
     batch_size: int,
     shuffle_seed: int | None = None,
     augment: Callable[[Any], Any] | None = None,
-) -> tf.data.Dataset:
+) -> Any:
     """Read images from files and pair each with its low-resolution view.
 
     Files are read, decoded and augmented in parallel while the model trains; only the
@@ -195,7 +198,7 @@ def view_and_image_dataset(
             shape, in pixels 0 to 255 of any dtype.
 
     Returns:
-        Dataset of ``((views, images), labels)``: (batch, low_height, low_width, 3)
+        ``tf.data.Dataset`` of ``((views, images), labels)``: (batch, low_height, low_width, 3)
         float32 in 0 to 255, (batch, height, width, 3) uint8, and (batch,) int32.
 
     Raises:
@@ -214,6 +217,8 @@ def view_and_image_dataset(
     Reference:
         Katharopoulos and Fleuret 2019, section 3.3, V(x, s).
     """
+    import tensorflow as tf
+
     if len(paths) != len(labels) or not paths:
         raise ValueError(
             "`paths` and `labels` must hold one entry for each image, and at least one. "
@@ -249,6 +254,8 @@ def view_and_image_dataset(
 
 def _decoder(paths: Sequence[str]) -> Callable[[Any], Any]:
     """Choose how to decode: inside the graph where TensorFlow knows every format."""
+    import tensorflow as tf
+
     if {Path(path).suffix.lower() for path in paths} <= _TENSORFLOW_FORMATS:
         return lambda data: tf.io.decode_image(data, 3, expand_animations=False)
     return lambda data: tf.numpy_function(_decode_with_pillow, [data], tf.uint8)

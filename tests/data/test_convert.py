@@ -42,7 +42,7 @@ def draw(rng, height, width, channels=1, dtype="uint8"):
 
 
 def read(source, index, level=0):
-    return source._read(index, level, (0, 0), source.levels(index)[level])
+    return source.read(index, level, (0, 0), source.levels(index)[level])
 
 
 def halve(image):
@@ -65,10 +65,10 @@ def hidden(directory):
 class Faulty(ArraySource):
     """A source whose image 1 cannot be read below row 600."""
 
-    def _read(self, index, level, origin, size):
+    def read(self, index, level, origin, size):
         if index == 1 and origin[0] + size[0] > 600:
             raise OSError("the tile is broken")
-        return super()._read(index, level, origin, size)
+        return super().read(index, level, origin, size)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ class Recorder(ArraySource):
     def _block(self, index, level):
         return self.block
 
-    def _read(self, index, level, origin, size):
+    def read(self, index, level, origin, size):
         self.asked.append((*origin, *size))
-        return super()._read(index, level, origin, size)
+        return super().read(index, level, origin, size)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_source_of_one_thread_is_read_by_one_at_a_time(rng, tmp_path, monkeypatc
     source = Recorder([draw(rng, 512, 512)])
     inside, most = [], []
 
-    def _read(index, level, origin, size):
+    def read(index, level, origin, size):
         inside.append(origin)
         time.sleep(0.01)  # for others to come in, if they may
         most.append(len(inside))
@@ -261,10 +261,10 @@ class Short(ArraySource):
 
     error = OSError(errno.EMFILE, "Too many open files")
 
-    def _read(self, index, level, origin, size):
+    def read(self, index, level, origin, size):
         if index == 1:
             raise self.error
-        return super()._read(index, level, origin, size)
+        return super().read(index, level, origin, size)
 
 
 @pytest.mark.parametrize("error", [Short.error, MemoryError()])
@@ -278,7 +278,7 @@ def test_shortage_of_the_process_leaves_no_image_out(small, tmp_path, error):
 
 def test_stopped_by_the_user_leaves_nothing(tmp_path):
     class Stopped(ArraySource):
-        def _read(self, *window):
+        def read(self, *window):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -586,7 +586,7 @@ def test_command_line(rng, tmp_path):
     assert "out.h5: 100%" in done.stderr
     with HDF5Source(out) as source:
         assert source.names == ("b.h5", "a.h5")
-        assert source._block(0, 0) == (32, 32)
+        assert source.block(0, 0) == (32, 32)
 
 
 def run_here(*arguments):

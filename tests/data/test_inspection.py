@@ -166,7 +166,7 @@ def test_shortage_is_no_fault_of_the_file(files, capsys, monkeypatch, command):
 
 def test_shortage_in_reading_is_no_fault_of_the_image(capsys, monkeypatch):
     class Short(ArraySource):
-        def _read(self, *window):
+        def read(self, *window):
             raise MemoryError
 
     source = Short([np.zeros((30, 20, 1))])
@@ -214,9 +214,9 @@ def test_check_tells_which_image_of_a_file_is_broken(files, capsys):
 class Recorder(ArraySource):
     """A source that notes what is read of it."""
 
-    def _read(self, index, level, origin, size):
+    def read(self, index, level, origin, size):
         self.seen[origin[0] : origin[0] + size[0], origin[1] : origin[1] + size[1]] = 1
-        return super()._read(index, level, origin, size)
+        return super().read(index, level, origin, size)
 
 
 @pytest.mark.parametrize("everything", [False, True])

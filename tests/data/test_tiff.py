@@ -148,7 +148,7 @@ def test_a_large_strip_is_read_in_pieces(tmp_path):
         layout = {"tile": None, "compression": compression, "rowsperstrip": 300}
         path = write(tmp_path / f"{name}.tif", image, **layout)
         with TiffSource(path) as source:
-            assert source._block(0, 0) == block
+            assert source.block(0, 0) == block
             assert source.read_view(0, 4).max() == 0
 
 
@@ -174,9 +174,8 @@ def test_only_the_tiles_under_a_window_are_decoded(tmp_path, rng, monkeypatch):
     decoded = []
     with TiffSource(path, threads=1) as source:
         source.read_patches([0], [(0, 0)], 1)
-        with source._cache.lease(str(path)) as opened:
-            level = opened.levels[0]
-            decode = level._decode
+        level = source.cache.get(str(path)).levels[0]
+        decode = level._decode
         level._decode = lambda data, index, **tables: (
             decoded.append(index) or decode(data, index, **tables)
         )
@@ -348,7 +347,7 @@ def test_windows_of_a_real_slide_are_those_of_its_decoding(rng):
     decoded = tifffile.imread(SLIDE)
     with TiffSource(SLIDE, threads=2) as source:
         assert source.levels(0) == ((2967, 2220),)
-        assert source._block(0, 0) == (240, 240)
+        assert source.block(0, 0) == (240, 240)
         check_windows(source, [decoded], rng, count=40)
         origins = [(0, 0), (2900, 2200), (-30, 1000), (230, 230)]
         patches = source.read_patches([0] * 4, origins, 100)
@@ -670,5 +669,7 @@ def test_keeps_no_more_files_open_than_it_may(tmp_path, rng):
 @pytest.mark.parametrize("library", ["tifffile", "imagecodecs"])
 def test_a_missing_library_names_the_extra(tmp_path, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=rf"{library} .*attention-sampling\[tiff\]"):
+    with pytest.raises(
+        ImportError, match=rf"{library} .*keras-attention-sampling\[slides\]"
+    ):
         TiffSource(tmp_path / "a.tif")

@@ -117,10 +117,10 @@ class CountingSource(ArraySource):
         self.reads.append(index)
         return super().read_view(index, size)
 
-    def _read(self, index, level, origin, size):
+    def read(self, index, level, origin, size):
         if index == self.broken:
             raise OSError("the scan ends early")
-        return super()._read(index, level, origin, size)
+        return super().read(index, level, origin, size)
 
     def _where(self, index):
         return f"/slides/{index}.svs"

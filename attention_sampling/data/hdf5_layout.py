@@ -1,4 +1,4 @@
-"""What the images of an HDF5 file are."""
+"""What the images of an HDF5 file are; nothing that is in another file is opened."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,8 @@ import h5py
 import numpy as np
 
 from attention_sampling.data.files import Image
-from attention_sampling.data.hdf5_datasets import (
-    is_numeric,
-    open_dataset,
-    open_object,
-)
 
-# Our own layout, which ``python -m attention_sampling.data convert`` writes: this file
+# Our own layout, which ``convert`` writes: this file
 # attribute, and a group for each image, "images/000000" and so on. That has the
 # attribute "name" and a dataset for each level, "0" (full resolution), "1", ...
 FORMAT_ATTRIBUTE = "attention_sampling_format"
@@ -63,13 +58,35 @@ def find_images(file: h5py.File, dataset: str | None) -> list[DatasetImage]:
     return list(_converted_images(file))
 
 
+def open_dataset(file: h5py.File, path: str) -> h5py.Dataset:
+    """Open a dataset whose pixels are in this file, and nowhere else.
+
+    Raises:
+        ValueError: there is none; a link leads to it; its pixels are in other files;
+            it holds no integers or floats.
+    """
+    found = _open_object(file, path)
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{path!r} is a group, no dataset")
+    if found.is_virtual or found.external is not None:
+        raise ValueError(
+            f"the pixels of dataset {path!r} are in other files, which is refused"
+        )
+    if not _is_numeric(found):
+        raise ValueError(
+            f"dataset {path!r} must hold integers or floats. Received: "
+            f"{found.dtype} of shape {found.shape}"
+        )
+    return found
+
+
 def _only_candidate(file: h5py.File) -> tuple[str, h5py.Dataset]:
     """Return the one dataset that looks like images, and its path."""
     found: dict[int, list[str]] = {2: [], 3: [], 4: []}
 
     def look(path: str, item: Any) -> bool | None:
         # Links are not visited.
-        if isinstance(item, h5py.Dataset) and is_numeric(item) and item.ndim in found:
+        if isinstance(item, h5py.Dataset) and _is_numeric(item) and item.ndim in found:
             found[item.ndim].append(path)
         return None
 
@@ -112,12 +129,12 @@ def _images_of(path: str, dataset: h5py.Dataset) -> list[DatasetImage]:
 
 def _converted_images(file: h5py.File) -> Iterator[DatasetImage]:
     """Yield the images of a file of our own layout."""
-    images = open_object(file, IMAGES_GROUP)
+    images = _open_object(file, IMAGES_GROUP)
     for position, name in enumerate(sorted(images)):
         path = f"{IMAGES_GROUP}/{name}"
         if name != f"{position:06}":
             raise ValueError(f"{path!r} is not expected in it, but number {position}")
-        group = open_object(file, path)
+        group = _open_object(file, path)
         paths = [f"{path}/{level}" for level in range(len(group))]
         datasets = [open_dataset(file, level) for level in paths]
         title = group.attrs.get("name")
@@ -172,3 +189,25 @@ def _block(dataset: h5py.Dataset, start: int) -> tuple[int, int]:
         return 1, int(dataset.shape[start + 1])
     height, width = dataset.chunks[start : start + 2]
     return int(height), int(width)
+
+
+def _open_object(file: h5py.File, path: str) -> Any:
+    """Open a group or dataset, following no link that may lead out of the file."""
+    found: Any = file
+    for name in filter(None, path.split("/")):
+        link = found.get(name, getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
+            raise ValueError(f"there is no {path!r} in it")
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(
+                f"a link, which might lead to other files, is at {path!r}, which is "
+                "refused. Name the dataset itself"
+            )
+        found = found[name]
+    return found
+
+
+def _is_numeric(dataset: h5py.Dataset) -> bool:
+    """Return whether a dataset holds integers or floats that NumPy has everywhere."""
+    dtype = dataset.dtype
+    return dataset.shape is not None and dtype.kind in "uif" and dtype.itemsize <= 8

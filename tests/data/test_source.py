@@ -14,7 +14,7 @@ from raw_files import RawSource, write_all
 from source_contract import check_windows, draw_images
 
 from attention_sampling.data import Source, SourceError
-from attention_sampling.data.base import describe_error
+from attention_sampling.data.source import describe_error
 
 
 class OneImage(Source):
@@ -24,10 +24,10 @@ class OneImage(Source):
         super().__init__(["the image"], image.shape[2], image.dtype, threads)
         self.image = image
 
-    def _levels(self, index):
+    def levels(self, index):
         return [self.image.shape[:2]]
 
-    def _read(self, index, level, origin, size):
+    def read(self, index, level, origin, size):
         (top, left), (height, width) = origin, size
         return self.image[top : top + height, left : left + width]
 
@@ -39,10 +39,10 @@ class Levels(OneImage):
         super().__init__(np.zeros((1, 1, 1), "uint8"))
         self.sizes = sizes
 
-    def _levels(self, index):
+    def levels(self, index):
         return self.sizes
 
-    def _read(self, index, level, origin, size):
+    def read(self, index, level, origin, size):
         return np.full((*size, 1), level, "uint8")
 
 
@@ -98,9 +98,9 @@ def test_a_level_little_larger_is_better_than_a_huge_one():
 @given(*[st.integers(1, 3000)] * 2, *[st.integers(1, 400)] * 2)
 def test_views_are_read_in_pieces_of_whole_tiles(height, width, rows, columns):
     source = Levels([(height, width)])
-    source._block = lambda index, level: (rows, columns)
+    source.block = lambda index, level: (rows, columns)
     read = np.zeros((height, width), "uint8")
-    for top, left, piece_rows, piece_columns in source._strips(0, 0):
+    for top, left, piece_rows, piece_columns in source.strips(0, 0):
         assert top % rows == 0
         assert left % columns == 0
         for start, length, tile, extent in (
@@ -115,7 +115,7 @@ def test_views_are_read_in_pieces_of_whole_tiles(height, width, rows, columns):
 
 def test_memory_of_a_view_does_not_grow_with_the_image():
     source = Levels([(2**16, 2**17)])
-    pieces = source._strips(0, 0)
+    pieces = source.strips(0, 0)
     assert max(rows * columns for _, _, rows, columns in pieces) <= 2**20
 
 
@@ -134,14 +134,14 @@ def test_memory_of_a_view_does_not_grow_with_the_image():
 )
 def test_what_is_no_such_window_is_refused(image, window, message):
     source = OneImage(image)
-    source._read = lambda *arguments: window
+    source.read = lambda *arguments: window
     with pytest.raises(SourceError, match=rf"the image \(image 0\): .*{message}"):
         source.read_patches([0], [(1, 2)], (4, 5))
 
 
 def test_errors_say_which_level_was_read():
     source = Levels([(100, 200), (50, 100)])
-    source._read = lambda *arguments: 1 // 0
+    source.read = lambda *arguments: 1 // 0
     with pytest.raises(
         SourceError, match=r"columns 0 to 100 of level 1 cannot be"
     ) as e:
@@ -161,7 +161,7 @@ def test_an_error_waits_for_the_other_windows(image):
         done.append(origin)
         return image[: size[0], : size[1]]
 
-    source._read = read
+    source.read = read
     with source:
         with pytest.raises(SourceError, match="broken"):
             source.read_patches([0] * 9, [(row, row) for row in range(9)], 4)

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from attention_sampling.checks import check_choice, check_count
-from attention_sampling.data.base import Size
-from attention_sampling.data.decoding import decode_image, describe_image
-from attention_sampling.data.files import FileSource, Image
-from attention_sampling.data.libraries import import_library
+from attention_sampling.data.decoding import decode_image, describe_image, find_format
+from attention_sampling.data.files import FileSource, Image, OpenFile
+from attention_sampling.data.source import Size
 
 # Bytes to keep where the user sets no limit, if no image is larger.
 _KEPT = 2**30
@@ -23,7 +22,7 @@ class ImageFilesSource(FileSource):
     Such a file has to be decoded as a whole for the smallest of windows. What is decoded
     is kept, as much as ``cache_bytes`` allow, and what was not used for longest makes
     room. Where the images of a batch do not fit, or many are in use at once, convert
-    them: ``python -m attention_sampling.data convert``.
+    them: ``python -m attention_sampling convert``.
 
     Pixels are as they are stored: an orientation in the EXIF data is not applied, as
     coordinates of annotations refer to the stored pixels. Grey images have 1 channel,
@@ -32,7 +31,7 @@ class ImageFilesSource(FileSource):
 
     Opening reads the headers alone. A JPEG has no checksum, so that damage to its scan
     of few bytes may pass; more of it is found.
-    ``python -m attention_sampling.data check`` decodes everything.
+    ``python -m attention_sampling check`` decodes everything.
 
     Args:
         paths: a file or several.
@@ -47,7 +46,6 @@ class ImageFilesSource(FileSource):
             for the channels of the first image.
 
     Raises:
-        ImportError: Pillow or simplejpeg is missing; extra ``images``. For TIFF, extra ``tiff``.
         SourceError: a file cannot be opened, does not fit the others, or its image is
             larger than ``cache_bytes``; with ``on_error="skip"``, this holds for all.
         ValueError: no files; an unknown ``on_error``; other channels than None or 3; a
@@ -65,7 +63,7 @@ class ImageFilesSource(FileSource):
     [[[[7, 7, 7]]], [[[1, 2, 3]]]]
     """
 
-    _misfit_remedy = ". For grey images among colours: channels=3"
+    misfit_remedy = ". For grey images among colours: channels=3"
 
     def __init__(
         self,
@@ -75,21 +73,24 @@ class ImageFilesSource(FileSource):
         cache_bytes: int | None = 2**30,
         channels: int | None = None,
     ) -> None:
-        import_library("PIL", extra="images")
         if cache_bytes is not None:
             cache_bytes = check_count("cache_bytes", cache_bytes, smallest=1)
         self._cache_bytes = cache_bytes
         self._wanted_channels = check_choice("channels", channels, (None, 3))
         super().__init__(paths, on_error, threads)
 
-    def _open(self, path: str) -> npt.NDArray[Any]:
-        return self._convert(decode_image(path))
+    @classmethod
+    def recognizes(cls, path: str, start: bytes) -> bool:
+        """Tell an image that is decoded as a whole."""
+        return find_format(start) is not None
 
-    def _inspect(self, path: str) -> Sequence[Image]:
-        return self._describe(describe_image(path))
+    def open_file(self, path: str) -> "_DecodedFile":
+        """Decode a file."""
+        return _DecodedFile(self._convert(decode_image(path)))
 
-    def _describe(self, opened: Any) -> Sequence[Image]:
-        (height, width, channels), dtype = opened
+    def inspect(self, path: str) -> Sequence[Image]:
+        """Return the image of a file, read from its header."""
+        (height, width, channels), dtype = describe_image(path)
         if self._wanted_channels and channels > 4:
             raise OSError(
                 f"its {channels} channels cannot become {self._wanted_channels}"
@@ -112,31 +113,15 @@ class ImageFilesSource(FileSource):
             raise OSError(
                 f"decoded it takes {size} bytes and would not be kept for the next "
                 f"window. Expected: no more than cache_bytes={self._cache_bytes}. "
-                "Convert it by: python -m attention_sampling.data convert; or keep it in "
+                "Convert it by: python -m attention_sampling convert; or keep it in "
                 f"memory by cache_bytes={size}"
             )
 
-    def _read_from(
-        self,
-        opened: npt.NDArray[Any],
-        image: Image,
-        level: int,
-        origin: Size,
-        size: Size,
-    ) -> npt.NDArray[Any]:
-        top, left = origin
-        return opened[top : top + size[0], left : left + size[1]]
-
-    def _close_file(self, opened: npt.NDArray[Any]) -> None:
-        return  # memory, no file
-
-    def _cost(self, opened: npt.NDArray[Any]) -> int:
-        return opened.nbytes
-
-    def _limit(self) -> int:
+    def limit(self, images: Sequence[Image]) -> int:
+        """Return the bytes of decoded images to keep."""
         if self._cache_bytes is not None:
             return self._cache_bytes
-        return max([_KEPT, *(_decoded_bytes(place.image) for place in self._places)])
+        return max([_KEPT, *map(_decoded_bytes, images)])
 
     def _convert(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self._wanted_channels is None or pixels.shape[2] == 3:
@@ -144,6 +129,20 @@ class ImageFilesSource(FileSource):
         if pixels.shape[2] < 3:
             return np.repeat(pixels[:, :, :1], 3, axis=2)
         return np.ascontiguousarray(pixels[:, :, :3])
+
+
+class _DecodedFile(OpenFile):
+    """A decoded image, in memory."""
+
+    def __init__(self, pixels: npt.NDArray[Any]) -> None:
+        self.pixels = pixels
+        self.cost = pixels.nbytes
+
+    def read(
+        self, image: Image, level: int, origin: Size, size: Size
+    ) -> npt.NDArray[Any]:
+        top, left = origin
+        return self.pixels[top : top + size[0], left : left + size[1]]
 
 
 def _decoded_bytes(image: Image) -> int:

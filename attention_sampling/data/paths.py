@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from attention_sampling.data.base import SourceError
+from attention_sampling.data.errors import SourceError
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

@@ -46,10 +46,21 @@ def choose_images(
             f"`indices` must be numbers of images, 0 to {count - 1}. Received: "
             f"indices from {chosen.min()} to {chosen.max()}"
         )
-    if shard is not None:
-        workers, worker = _check_shard(shard, len(chosen))
-        chosen = chosen[worker::workers]
-    return chosen.astype("int32")
+    if shard is None:
+        return chosen.astype("int32")
+    if not isinstance(shard, tuple | list) or len(shard) != 2:
+        raise ValueError(
+            "`shard` must be a pair: how many workers there are, and the number of this "
+            f"one. Received: shard={shard!r}"
+        )
+    workers = check_count("shard[0]", shard[0], smallest=1)
+    worker = check_count("shard[1]", shard[1], smallest=0)
+    if worker >= workers or workers > len(chosen):
+        raise ValueError(
+            "Workers are numbered from 0, and each needs an image. Received: "
+            f"shard={(workers, worker)}, {len(chosen)} images"
+        )
+    return chosen[worker::workers].astype("int32")
 
 
 def image_order(
@@ -78,20 +89,3 @@ def image_order(
         seed = random.randrange(2**32)
     generator = np.random.default_rng(check_count("seed", seed, smallest=0))
     return lambda: generator.permutation(numbers)
-
-
-def _check_shard(shard: tuple[int, int], count: int) -> tuple[int, int]:
-    """Return (workers, number of this worker)."""
-    if not isinstance(shard, tuple | list) or len(shard) != 2:
-        raise ValueError(
-            "`shard` must be a pair: how many workers there are, and the number of this "
-            f"one. Received: shard={shard!r}"
-        )
-    workers = check_count("shard[0]", shard[0], smallest=1)
-    worker = check_count("shard[1]", shard[1], smallest=0)
-    if worker >= workers or workers > count:
-        raise ValueError(
-            "Workers are numbered from 0, and each needs an image. Received: "
-            f"shard={(workers, worker)}, {count} images"
-        )
-    return workers, worker

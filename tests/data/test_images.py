@@ -16,7 +16,7 @@ from source_contract import SourceContract, check_windows, draw_images
 
 import attention_sampling
 from attention_sampling.data import ImageFilesSource, SourceError
-from attention_sampling.data import image_files as image_files_module
+from attention_sampling.data import images as images_module
 
 REPOSITORY = Path(attention_sampling.__file__).parents[1]
 SCENES = REPOSITORY.parent / "shared/data/gtsdb/images"
@@ -290,7 +290,7 @@ def test_refuses_what_the_cache_cannot_keep(tmp_path):
 
 
 def test_without_a_limit_the_largest_image_is_kept(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(image_files_module, "_KEPT", 1)
+    monkeypatch.setattr(images_module, "_KEPT", 1)
     images = draw_images(rng, [(20, 30), (40, 30), (20, 30)], 3, "uint8")
     paths = [write_png(tmp_path / f"{i}.png", x) for i, x in enumerate(images)]
     decoded = count_decoding(monkeypatch)
@@ -305,27 +305,27 @@ def test_what_memory_cannot_hold_is_refused_however_large_the_limit(
     tmp_path, monkeypatch
 ):
     write_huge_png(tmp_path / "huge.png")
-    monkeypatch.setattr(image_files_module, "_half_of_memory", lambda: 1200000000)
+    monkeypatch.setattr(images_module, "_half_of_memory", lambda: 1200000000)
     ImageFilesSource(tmp_path / "huge.png", cache_bytes=None)
-    monkeypatch.setattr(image_files_module, "_half_of_memory", lambda: 1199999999)
+    monkeypatch.setattr(images_module, "_half_of_memory", lambda: 1199999999)
     with pytest.raises(SourceError, match="half of the memory of this machine, 11999"):
         ImageFilesSource(tmp_path / "huge.png", cache_bytes=None)
 
 
 def test_half_of_memory_is_a_sensible_number():
-    assert 2**26 < image_files_module._half_of_memory() <= 2**62
+    assert 2**26 < images_module._half_of_memory() <= 2**62
 
 
 def count_decoding(monkeypatch):
     """Return a list that grows by the names of the files that are decoded."""
     decoded = []
-    decode_image = image_files_module.decode_image
+    decode_image = images_module.decode_image
 
     def decode(path):
         decoded.append(Path(path).name)
         return decode_image(path)
 
-    monkeypatch.setattr(image_files_module, "decode_image", decode)
+    monkeypatch.setattr(images_module, "decode_image", decode)
     return decoded
 
 

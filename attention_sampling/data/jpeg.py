@@ -1,0 +1,94 @@
+"""Decode JPEG strictly: what is harmless is mended, what is damaged is refused."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+# Markers: start of image, start of a scan, end of image.
+_SOI, _SOS, _EOI = 0xD8, 0xDA, 0xD9
+_END = b"\xff\xd9"
+# Segments that pixels depend on: frames, tables, restart interval, Adobe's colours.
+_NEEDED = {*range(0xC0, 0xD0), 0xDB, 0xDD, 0xEE}
+# Filling, and markers without a segment.
+_BARE = {0xFF, _SOI, *range(0xD0, 0xD8)}
+_JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+
+
+def decode_jpeg(path: str, colours: str) -> npt.NDArray[np.uint8]:
+    """Decode a JPEG file, and refuse one whose scan is broken, which Pillow does not notice.
+
+    There is no checksum in a JPEG: what decodes to as many valid codes is not noticed.
+
+    Args:
+        path: the file.
+        colours: ``"GRAY"`` or ``"RGB"``.
+
+    Returns:
+        (height, width, channels).
+
+    Raises:
+        OSError: it is broken.
+    """
+    return simplejpeg.decode_jpeg(_mend(Path(path).read_bytes()), colours, strict=True)
+
+
+def check_jpeg(path: str) -> None:
+    """Refuse a JPEG file of which its header or its end tells that it cannot be decoded.
+
+    Raises:
+        OSError: its header is broken, of a kind that is not decoded, or it is cut off.
+    """
+    with open(path, "rb") as file:
+        data = b""
+        while True:
+            more = file.read(max(2**16, len(data)))
+            data += more
+            try:
+                simplejpeg.decode_jpeg_header(_mend(data), strict=True)
+                break
+            except (OSError, ValueError):
+                if not more:
+                    raise
+        file.seek(max(0, os.path.getsize(path) - 2))
+        if file.read() == _END:
+            return
+    if _END not in _mend(Path(path).read_bytes()):
+        raise OSError("the JPEG is cut off: it has no end")
+
+
+def _mend(data: bytes) -> bytes:
+    """Return a JPEG whose header holds what pixels depend on, and nothing else.
+
+    Left out are bytes between segments, and segments such as EXIF, however broken. The first
+    scan says what every scan of its kind says; some cameras write something else there.
+
+    Raises:
+        OSError: no scan begins.
+    """
+    kept, position, is_sequential = [b"\xff\xd8"], 2, False
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 4 > len(data):
+            raise OSError("the header of the JPEG is broken, or the file is cut off")
+        marker = data[position + 1]
+        if marker < 0xC0 or marker in _BARE:  # no marker, or one without a segment
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position:end]
+        if marker == _SOS:
+            if is_sequential and len(segment) > 6:
+                segment = segment[:-3] + b"\x00\x3f\x00"
+            return b"".join([*kept, segment, memoryview(data)[end:]])
+        if marker == _EOI:
+            raise OSError("the JPEG ends before its first scan")
+        if marker in (0xC0, 0xC1):
+            is_sequential = True
+        if marker in _NEEDED:
+            kept.append(segment)
+        elif marker == 0xE0 and segment[4:9] == b"JFIF\x00":
+            kept.append(_JFIF)
+        position = end
