@@ -87,3 +87,14 @@ def _check_existing(directory: Path, settings: dict[str, Any]) -> None:
             "Delete it, or choose another directory. "
             f"Received: directory={str(directory)!r}, {settings}"
         )
+
+
+def is_generated(directory: str | os.PathLike[str]) -> bool:
+    """Tell whether the data in a directory are generated ones, whole.
+
+    Example:
+
+    >>> is_generated("nowhere")
+    False
+    """
+    return (Path(directory) / SETTINGS_FILE).is_file()
