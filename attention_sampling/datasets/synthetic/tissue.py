@@ -138,13 +138,13 @@ def _locate_nuclei(
     """Choose where nuclei are: clusters of one class, and single ones between them."""
     inside = (_BORDER, np.subtract(size, _BORDER))
     n_clusters = rng.integers(3, 7)
-    n_epithelial = rng.integers(-(-n_clusters // 3), n_clusters + 1) * epithelial
+    n_epithelial = rng.integers(-(-n_clusters // 2), n_clusters + 1) * epithelial
     candidates: list[tuple[str, npt.NDArray[np.float64]]] = []
     for number in range(n_clusters):
         name = "epithelial" if number < n_epithelial else "inflammatory"
         centre = rng.uniform(*inside)
-        radius = rng.uniform(0.1, 0.2) * min(*size, 300)
-        offsets = rng.uniform(-radius, radius, (200, 2))
+        radius = rng.uniform(0.15, 0.25) * min(*size, 300)
+        offsets = rng.uniform(-radius, radius, (400, 2))
         offsets = offsets[np.hypot(*offsets.T) <= radius]
         # The centre first, so that the first nucleus of all is always kept.
         candidates += [(name, point) for point in (centre, *(centre + offsets))]
