@@ -15,20 +15,26 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import numpy as np
-import tensorflow as tf
-from keras import callbacks, layers
-from keras.metrics import SparseCategoricalCrossentropy
-from skimage.color import hed_from_rgb, rgb_from_hed
+# TensorFlow 2.21 logs while it is imported, whatever that level.
+terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 2)
+try:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    from keras import callbacks, layers
+    from keras.metrics import SparseCategoricalCrossentropy
+    from skimage.color import hed_from_rgb, rgb_from_hed
 
-from attention_sampling import MultinomialEntropy, SampleSoftmax, attention_sampling
-from attention_sampling.callbacks import EpochCheckpoint, resume_training
-from attention_sampling.datasets.colon_cancer import load_colon_cancer, read_images
-from attention_sampling.datasets.folds import stratified_folds
-from attention_sampling.datasets.synthetic.tissue import write_tissue
-from attention_sampling.files import one_process
-from attention_sampling.visualize import explain, plot_attention
+    from attention_sampling import MultinomialEntropy, SampleSoftmax, attention_sampling
+    from attention_sampling.callbacks import EpochCheckpoint, resume_training
+    from attention_sampling.datasets.colon_cancer import load_colon_cancer, read_images
+    from attention_sampling.datasets.folds import stratified_folds
+    from attention_sampling.datasets.synthetic.tissue import write_tissue
+    from attention_sampling.files import one_process
+    from attention_sampling.visualize import explain, plot_attention
+finally:
+    os.dup2(terminal, 2)
 
 CLASSES = ("without", "epithelial")
 PATCH_SIZE = 27  # pixels of an image
