@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def one_process(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """Keep other processes out of a directory, and make it if it is not there.
 
     Take it once, before anything in the directory is read or written. Files that a killed
-    process left half-written by ``replacing`` are removed.
+    process left half-written by ``replacing`` are removed, and directories named likewise.
 
     Args:
         directory: where this process will write.
@@ -83,8 +84,11 @@ def one_process(directory: str | os.PathLike[str]) -> Iterator[Path]:
             "another directory."
         ) from None
     try:
-        for part in directory.rglob(".*.part*"):
-            part.unlink(missing_ok=True)
+        for part in list(directory.rglob(".*.part*")):
+            if part.is_dir():  # of generated data
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
         yield directory
     finally:
         lock.release()

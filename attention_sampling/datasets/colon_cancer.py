@@ -5,27 +5,18 @@ of the nuclei of four classes are marked. It is released for research only; publ
 the images nor figures made from them without asking its authors, and cite them.
 """
 
+import contextlib
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.checks import check_count
-from attention_sampling.datasets._colon_files import read_bmp, read_nuclei
-from attention_sampling.datasets._colon_tree import (
-    NUCLEUS_CLASSES,
-    check_files,
-    find_folders,
-    image_path,
-    is_drawn,
-    nuclei_path,
-)
 from attention_sampling.datasets.folds import format_ids
+from attention_sampling.datasets.synthetic.generating import is_generated
 
 __all__ = [
     "NUCLEUS_CLASSES",
@@ -35,7 +26,13 @@ __all__ = [
     "read_images",
 ]
 
-_POSITIVE = "epithelial"
+NUCLEUS_CLASSES = ("epithelial", "fibroblast", "inflammatory", "others")
+
+_RELEASE = "CRCHistoPhenotypes_2016_04_28"
+_TASK = "Classification"
+_VARIABLE = "detection"
+# Published centres go from 0.15 to 500: clicks just off a border are no mistakes.
+_MARGIN = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +60,7 @@ class ColonCancer:
     Args:
         samples: the images, sorted by number.
         size: (height, width) of each image, in pixels.
-        drawn: whether this package drew them, instead of the published ones.
+        generated: whether `write_tissue` made them, instead of the published ones.
 
     Example:
 
@@ -78,7 +75,7 @@ class ColonCancer:
 
     samples: tuple[ColonCancerImage, ...]
     size: tuple[int, int]
-    drawn: bool = False
+    generated: bool = False
 
     @property
     def numbers(self) -> list[int]:
@@ -103,13 +100,11 @@ class ColonCancer:
         )
 
 
-def load_colon_cancer(
-    directory: str | os.PathLike[str], ids: Collection[int] | None = None
-) -> ColonCancer:
+def load_colon_cancer(directory: str | os.PathLike[str]) -> ColonCancer:
     """Load the labels and nuclei of the colon cancer images, and check all their files.
 
     An image is positive if at least one epithelial nucleus is marked in it. Not all of
-    the 100 images need be there: print the result to see which are. Needs Pillow.
+    the 100 images need be there: print the result to see which are.
 
     The files hold (x, y); here rows come before columns. Coordinates are as published,
     apart from the few on a border or just beyond, which are moved inside by a pixel at
@@ -120,7 +115,6 @@ def load_colon_cancer(
             ``Classification`` in it. Each image has a folder: ``img1/img1.bmp``, with
             ``img1_epithelial.mat``, ``img1_fibroblast.mat``, ``img1_inflammatory.mat``
             and ``img1_others.mat``.
-        ids: numbers of the images to load; all that are there by default.
 
     Returns:
         A `ColonCancer`. Every image was decoded once; `read_images` reads the pixels.
@@ -128,10 +122,8 @@ def load_colon_cancer(
     Raises:
         FileNotFoundError: the directory, or a file of an image, is missing.
         OSError: a file cannot be read.
-        ValueError: an image or the nuclei of one cannot be read; a nucleus is outside
-            its image; the images differ in size; two are the same; it is another
-            release of the data set, or the nuclei of its detection task; no image has
-            one of the ``ids``.
+        ValueError: an image does not decode or has another size than the first; a file of
+            nuclei cannot be read, or one of them is outside its image.
 
     Example::
 
@@ -146,31 +138,20 @@ def load_colon_cancer(
         Ilse et al. 2018, *Attention-based deep multiple instance learning*;
         Katharopoulos and Fleuret 2019, section 4.3.
     """
-    folders = _choose_folders(find_folders(Path(directory)), ids)
-    check_files(folders.values())
-    sizes: dict[Path, tuple[int, ...]] = {}
-    seen: dict[bytes, Path] = {}
-    for path in map(image_path, folders.values()):
-        pixels = read_bmp(path)
-        sizes[path] = pixels.shape[:2]
-        first = seen.setdefault(sha256(pixels.tobytes()).digest(), path)
-        if first != path:
-            # It would be trained on and tested with.
-            raise ValueError(
-                "Two images are the same. Expected: each image once. "
-                f"Received: {first} and {path}"
-            )
-    size = _find_size(sizes)
+    folders = _find_folders(Path(directory))
+    paths = [folder / f"{folder.name}.bmp" for folder in folders.values()]
+    size = _find_size({path: _read_image(path).shape for path in paths})
     samples = []
-    for number, folder in folders.items():
+    for (number, folder), path in zip(folders.items(), paths, strict=True):
         nuclei = {
-            name: read_nuclei(nuclei_path(folder, name), size)
+            name: _read_nuclei(folder / f"{folder.name}_{name}.mat", size)
             for name in NUCLEUS_CLASSES
         }
-        label = int(len(nuclei[_POSITIVE]) > 0)
-        samples.append(ColonCancerImage(number, str(image_path(folder)), label, nuclei))
-    drawn = any(map(is_drawn, folders.values()))
-    return ColonCancer(tuple(samples), size, drawn)
+        label = int(len(nuclei["epithelial"]) > 0)
+        samples.append(ColonCancerImage(number, str(path), label, nuclei))
+    root = paths[0].parents[1]
+    generated = is_generated(root) or is_generated(root.parent)
+    return ColonCancer(tuple(samples), size, generated)
 
 
 def read_images(samples: Iterable[ColonCancerImage]) -> npt.NDArray[np.uint8]:
@@ -180,7 +161,7 @@ def read_images(samples: Iterable[ColonCancerImage]) -> npt.NDArray[np.uint8]:
     its ``read_view`` averages over areas, to any size.
 
     Args:
-        samples: of a `ColonCancer`, in the order that is wanted.
+        samples: of a `ColonCancer`, in the order that is wanted; at least one.
 
     Returns:
         (n_images, height, width, 3).
@@ -196,40 +177,105 @@ def read_images(samples: Iterable[ColonCancerImage]) -> npt.NDArray[np.uint8]:
         source = ArraySource(images)
         views = np.stack([source.read_view(i, (100, 100)) for i in range(len(source))])
     """
-    paths = [Path(sample.path) for sample in samples]
-    if not paths:
+    images = [(Path(sample.path), _read_image(Path(sample.path))) for sample in samples]
+    if not images:
         raise ValueError(
             "There is no image to read. Expected: at least one sample. "
             f"Received: samples={samples!r}"
         )
-    images = [read_bmp(path) for path in paths]
-    _find_size({p: image.shape[:2] for p, image in zip(paths, images, strict=True)})
-    return np.stack(images)
+    _find_size({path: pixels.shape for path, pixels in images})
+    return np.stack([pixels for _, pixels in images])
 
 
-def _choose_folders(
-    folders: Mapping[int, Path], ids: Collection[int] | None
-) -> dict[int, Path]:
-    """Return the folders of the images that are wanted, sorted by number."""
-    if ids is None:
-        return dict(folders)
-    wanted = {check_count("ids", number, smallest=0) for number in ids}
-    if not wanted or not wanted <= folders.keys():
-        raise ValueError(
-            f"Images that are asked for are not among the {len(folders)} found. "
-            f"Expected: some of {format_ids(folders)}. "
-            f"Received: ids={format_ids(wanted - folders.keys()) or 'none'}"
+def _find_folders(directory: Path) -> dict[int, Path]:
+    """Find the folder of each image, by the number of the image, in its order."""
+    if not directory.is_dir():
+        raise FileNotFoundError(
+            "The data set is not there. Expected: a directory. "
+            f"Received: directory={str(directory)!r}"
         )
-    return {number: folders[number] for number in sorted(wanted)}
+    for root in (directory / _RELEASE / _TASK, directory / _TASK, directory):
+        names = [
+            (path, re.fullmatch("img([0-9]+)", path.name)) for path in root.glob("*")
+        ]
+        folders = {int(name[1]): path for path, name in names if name and path.is_dir()}
+        if folders:
+            return dict(sorted(folders.items()))
+    raise FileNotFoundError(
+        f"The directory lacks the images of {_RELEASE}. Expected: {_TASK}/img1/img1.bmp "
+        f"and so on, in it or in a folder {_RELEASE} in it. "
+        f"Received: directory={str(directory)!r}"
+    )
 
 
-def _find_size(sizes: Mapping[Path, tuple[int, ...]]) -> tuple[int, int]:
-    """Return the (height, width) that all images share."""
-    (common, count), *others = Counter(sizes.values()).most_common()
-    if others:
-        path, size = next(item for item in sizes.items() if item[1] != common)
-        raise ValueError(
-            f"The images differ in size. Expected: (height, width) = {common}, as "
-            f"{count} of {len(sizes)} images have. Received: {path} with {size}"
+@contextlib.contextmanager
+def _reading(path: Path, expected: str) -> Iterator[None]:
+    """Name the file in whatever a library raises about it."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            "A file of the data set is missing, or a link to nothing. Expected: "
+            f"{expected}. Received: {path}"
         )
-    return common[0], common[1]
+    try:
+        yield
+    except Exception as error:  # nearly anything on bad bytes
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk
+            raise
+        raise ValueError(
+            f"A file cannot be decoded. Expected: {expected}. Received: {path} ({error})"
+        ) from error
+
+
+def _read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Return an image, (height, width, 3)."""
+    from PIL import Image
+
+    with (
+        _reading(path, "a whole BMP file"),
+        Image.open(path, formats=["BMP"]) as image,
+    ):
+        return np.asarray(image.convert("RGB"))
+
+
+def _read_nuclei(path: Path, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Return centres of nuclei, (n_nuclei, 2), row before column, in pixels."""
+    import scipy.io
+
+    with _reading(
+        path, "a whole MATLAB file of version 5 to 7.2, as save -v7 writes it"
+    ):
+        variables = scipy.io.loadmat(path, appendmat=False)
+    centres = variables.get(_VARIABLE, np.array(None))
+    if centres.dtype.kind not in "iuf" or centres.shape not in (
+        (0, 0),
+        (len(centres), 2),
+    ):
+        names = [name for name in variables if not name.startswith("__")]
+        raise ValueError(
+            f"A file holds no centres of nuclei. Expected: a variable {_VARIABLE} of real "
+            f"numbers, (n_nuclei, 2). Received: {path} with {', '.join(names) or 'none'} "
+            f"({_VARIABLE}: {centres.dtype} of shape {centres.shape})"
+        )
+    points = centres.astype("float64").reshape(-1, 2)[:, ::-1]
+    inside = ((points >= -_MARGIN) & (points <= np.add(size, _MARGIN))).all(axis=1)
+    if not inside.all():
+        row, column = points[~inside][0]
+        raise ValueError(
+            f"{(~inside).sum()} of {len(points)} nuclei are outside the image. Expected: "
+            f"x from 0 to {size[1]}, y from 0 to {size[0]}. Received: {path} with "
+            f"x={column:g}, y={row:g}"
+        )
+    # The greatest number below the extent: its whole part is still a pixel.
+    return np.clip(points, 0, np.nextafter(np.array(size, "float64"), 0))
+
+
+def _find_size(shapes: Mapping[Path, tuple[int, ...]]) -> tuple[int, int]:
+    """Return the (height, width) of all images, which must be one."""
+    (first, (height, width, _)), *others = shapes.items()
+    for path, shape in others:
+        if shape[:2] != (height, width):
+            raise ValueError(
+                f"The images differ in size. Expected: (height, width) = {(height, width)} "
+                f"as of {first}. Received: {path} with {shape[:2]}"
+            )
+    return height, width

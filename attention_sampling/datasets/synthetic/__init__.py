@@ -1,0 +1,1 @@
+"""Data sets that are generated where no published one is at hand."""
