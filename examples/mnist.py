@@ -1,242 +1,227 @@
-"""Name the digit that occurs most often in a megapixel image.
+"""Name the digit that is in a large image three times, from ten patches of it.
 
-The Megapixel MNIST experiment of Katharopoulos and Fleuret 2019, section 4.2:
+Megapixel MNIST, Katharopoulos and Fleuret 2019, section 4.2. The attention network sees a
+small view, where digits and noise are smudges; the feature network sees patches of 50x50
+pixels of the full image, where they can be read. Make the images first:
 
-    python examples/make_mnist.py data/megapixel_mnist
-    python examples/mnist.py data/megapixel_mnist
-
-What it finds is written to ``runs/mnist``.
+    python examples/make_mnist.py data/mnist500 --width 500 --height 500 --n_noise 10
+    python examples/mnist.py --dataset data/mnist500
 """
 
 import argparse
-import dataclasses
 import os
 import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from data_identity import describe_data
-from experiment import Experiment, Images, Picture, Split
-from experiment_options import add_options, set_defaults
-from experiment_runs import check_runs, run_experiment
-from script import run_script
 
+from attention_sampling import (
+    LocalContrast,
+    MultinomialEntropy,
+    SampleSoftmax,
+    attention_sampling,
+    set_source,
+)
+from attention_sampling.callbacks import EpochCheckpoint, resume_training
 from attention_sampling.data import HDF5Source
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
-from attention_sampling.experiments.tasks import TASKS
+from attention_sampling.files import one_process
+from attention_sampling.visualize import explain, plot_attention
 
-TASK = TASKS["megapixel_mnist"]
-DIGITS_OF_LABEL = 3  # of the five in an image, the first
-# Settings of a data set that are kept with a run, besides noise and seed.
-MADE_WITH = ("n_train", "n_test", "width", "height", "scale")
-
-SETTINGS = {
-    "epochs": 30,
-    "batch_size": TASK.batch_size,
-    "learning_rate": 1e-3,
-    "decay": 0.25,
-    "clip": "weight",
-    "weight_decay": 0.0,
-    "dtype_policy": "float32",
-    "entropy": TASK.entropy,
-    "mix": 1.0,
-    "mix_epochs": 0,
-    "estimator": "unordered",
-    "control_variate": True,
-    "prediction": "sample",
-    "center": True,
-    "feature_scale": 4.0,
-}
-# What the paper does not say is as in the scripts of its authors.
-PAPER_SETTINGS = SETTINGS | {
-    "epochs": 500,
-    "batch_size": 128,
-    "decay": 0.0,
-    "clip": "global",
-    "mix": 0.0,
-    "estimator": "ordered",
-    "control_variate": False,
-    "center": False,
-    "feature_scale": 1.0,
-}
-VARIANTS = {"": SETTINGS, "with --paper": PAPER_SETTINGS}
+CLASSES = 10
+PATCH_SIZE = 50
+LEARNING_RATE = 1e-3
 
 
-def parse_arguments(argv=None):
+def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "dataset",
-        metavar="DATASET_DIR",
-        type=Path,
-        help="what examples/make_mnist.py has written",
-    )
-    parser.add_argument(
-        "--on-demand",
-        action="store_true",
-        help="read each patch from disk when it is drawn, instead of whole images",
-    )
-    parser.add_argument(
-        "--paper", action="store_true", help="begin with the settings of the paper"
-    )
-    add_options(parser, TASK, "runs/mnist", VARIANTS)
-    arguments = parser.parse_args(argv)
-    set_defaults(parser, arguments, PAPER_SETTINGS if arguments.paper else SETTINGS)
-    return arguments
-
-
-class DigitImages(Images):
-    """Images of a `MegapixelMNISTFile`.
-
-    Args:
-        data: the file.
-        first: number of its first image in the source, to be read on demand; None to
-            read whole images.
-        numbers: of the images in the file, all by default.
-    """
-
-    def __init__(self, data, first=None, numbers=None):
-        self.data, self.first = data, first
-        self.numbers = np.arange(len(data)) if numbers is None else np.asarray(numbers)
-        self.labels = data.labels[self.numbers]
-
-    def choose(self, numbers):
-        return DigitImages(self.data, self.first, self.numbers[numbers])
-
-    def batches(self, inputs, batch_size, seed=None):
-        return Batches(self, inputs, batch_size, seed)
-
-    def read(self, name, chosen):
-        """Return one input of a model for some images.
-
-        Args:
-            name: ``"view"`` or ``"image"``.
-            chosen: (batch,) numbers among these images.
-        """
-        numbers = self.numbers[chosen]
-        if name == "view":
-            return self.data.views[numbers]
-        if self.first is None:
-            return self.data.images(numbers)
-        return (self.first + numbers).astype("int32")
-
-    def picture(self, number):
-        place = self.numbers[number]
-        [image] = self.data.images([place])
-        boxes = self.data.boxes[place]
-        return Picture(
-            f"{Path(self.data.path).stem}_{place:05d}",
-            image,
-            boxes=boxes[:DIGITS_OF_LABEL],
-            other_boxes=boxes[DIGITS_OF_LABEL:],
-        )
+    option = parser.add_argument
+    option("--dataset", type=Path, default=Path("data/megapixel_mnist"))
+    option("--output", type=Path, default=Path("runs/mnist"))
+    option("--epochs", type=int, default=30)
+    option("--batch-size", type=int, default=32)
+    option("--n-patches", type=int, default=10)
+    option("--seed", type=int, default=0)
+    option("--resume", action="store_true", help="go on after the last whole epoch")
+    option("--on-demand", action="store_true", help="read patches, not whole images")
+    return parser.parse_args()
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of `DigitImages`, read in threads while the model trains.
+    """Batches of ((view, image), label); with a seed, shuffled before every epoch.
 
-    Args:
-        images: to take them from.
-        inputs, batch_size, seed: as of ``Images.batches``.
+    With ``first``, the index of the first image in the source, an index for each image.
     """
 
-    def __init__(self, images, inputs, batch_size, seed):
+    def __init__(self, data, batch_size, first=None, seed=None):
         super().__init__(workers=2, max_queue_size=4)
-        self.images, self.inputs, self.batch_size = images, inputs, batch_size
-        self.order = np.arange(len(images.labels))
+        self.data, self.batch_size, self.first = data, batch_size, first
+        self.order = np.arange(len(data))
         self.rng = None if seed is None else np.random.default_rng(seed)
         self.on_epoch_end()
 
     def __len__(self):
-        return -(-len(self.order) // self.batch_size)
+        return -(-len(self.data) // self.batch_size)
 
-    def __getitem__(self, index):
-        chosen = self.order[index * self.batch_size :][: self.batch_size]
-        made = tuple(self.images.read(name, chosen) for name in self.inputs)
-        return made, self.images.labels[chosen]
+    def __getitem__(self, batch):
+        chosen = self.order[batch * self.batch_size :][: self.batch_size]
+        return self.read(chosen), self.data.labels[chosen]
+
+    def read(self, chosen):
+        views = self.data.views[chosen]
+        if self.first is None:
+            return views, self.data.images(chosen)
+        return views, (self.first + chosen).astype("int32")
 
     def on_epoch_end(self):
         if self.rng is not None:
             self.order = self.rng.permutation(self.order)
 
 
-def load_experiment(arguments):
-    """Open the images to train on and those to test with."""
-    try:
-        files = load_megapixel_mnist(arguments.dataset)
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{error}. Make the images first: python examples/make_mnist.py "
-            f"{arguments.dataset}"
-        ) from error
-    train, test = files
-    check_labels(files)
-    print(
-        f"{len(train)} training and {len(test)} test images of {train.size[1]} x "
-        f"{train.size[0]} pixels, {train.noise_patches} patches of noise in each"
+def build_model(data, n_patches, seed, source):
+    attention = keras.Sequential(
+        [
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(8, 3, padding="same", activation="tanh"),
+            keras.layers.Conv2D(8, 3, padding="same", activation="tanh"),
+            keras.layers.Conv2D(1, 3, padding="same"),
+            SampleSoftmax(squeeze_channels=True, smooth=1e-5),
+        ],
+        name="attention",
     )
-    task = dataclasses.replace(
-        TASK, image_shape=(*train.size, 1), view_size=train.view_size
+    feature = keras.Sequential(
+        [
+            keras.Input((PATCH_SIZE, PATCH_SIZE, 1)),
+            keras.layers.Rescaling(1 / 255),
+            *(keras.layers.Conv2D(32, k, activation="relu") for k in (7, 3, 3, 3)),
+            keras.layers.GlobalMaxPooling2D(),
+            # Features that differ in direction and not in length: each patch counts from
+            # the beginning, and the attention is the best distribution to sample from.
+            keras.layers.BatchNormalization(momentum=0.9),
+            keras.layers.UnitNormalization(),
+        ],
+        name="feature",
     )
-    source, firsts = None, (None, None)
-    if arguments.on_demand:
-        source, firsts = HDF5Source([train.path, test.path]), (0, len(train))
-    split = Split(*map(DigitImages, files, firsts))
-    return Experiment(
-        "mnist",
-        task,
-        tuple("0123456789"),
-        identify(files),
-        lambda seed: [split],
+    view = keras.Input((*data.view_size, 1), name="view")
+    image = keras.Input((*data.size, 1), name="image", dtype="uint8")
+    if source is not None:  # which image of the source
+        image = keras.Input((), name="index", dtype="int32")
+    features, _, _ = attention_sampling(
+        attention,
+        feature,
+        n_patches=n_patches,
+        attention_regularizer=MultinomialEntropy(1e-4),
+        control_variate=True,
+        # Most of an image is empty: in training, sample where there is something to see.
+        proposal=LocalContrast(window=5),
+        proposal_mix=1.0,
         source=source,
+        seed=seed,
+    )([view, image])
+    # Features of length 1, averaged, would move the logits too little.
+    features = keras.layers.Rescaling(4.0)(features)
+    label = keras.layers.Dense(CLASSES, activation="softmax")(features)
+    model = keras.Model([view, image], label)
+    model.compile(
+        optimizer=keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
+        loss="sparse_categorical_crossentropy",
+        metrics=[
+            "accuracy",
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
+        ],
+    )
+    return model
+
+
+def train(model, train_batches, test_batches, output, epochs, initial_epoch):
+    def learning_rate(epoch):  # falls in the last quarter
+        return LEARNING_RATE * min(1.0, 4 * (1 - epoch / epochs))
+
+    # `loss` holds the regularizer of the attention and may be negative; `cross_entropy`
+    # is that of the classes alone.
+    model.fit(
+        train_batches,
+        validation_data=test_batches,
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        callbacks=[
+            keras.callbacks.LearningRateScheduler(learning_rate),
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.CSVLogger(output / "log.csv", append=initial_epoch > 0),
+            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+            EpochCheckpoint(output / "model.keras"),
+        ],
+        shuffle=False,  # the batches do
+        verbose=1 if sys.stdout.isatty() else 2,
     )
 
 
-def check_labels(files):
-    """Refuse labels that are no digits, which the file format has room for."""
-    for data in files:
-        strange = np.setdiff1d(data.labels, np.arange(TASK.n_classes))
-        if len(strange):
+def plot_some(model, batches, count, directory):
+    """Plot what the model looked at: boxes are the digits, dashed those of other classes."""
+    directory.mkdir(exist_ok=True)
+    data, chosen = batches.data, np.arange(min(count, len(batches.data)))
+    found = explain(model, batches.read(chosen))
+    for i, image in enumerate(data.images(chosen)):
+        plot_attention(
+            directory / f"test_{i:05}.png",
+            image,
+            *(
+                found[name][i]
+                for name in ("attention", "patches", "sampled_attention", "origins")
+            ),
+            boxes=data.boxes[i, :3],
+            other_boxes=data.boxes[i, 3:],
+            title=f"digit {data.labels[i]}, predicted: {found['prediction'][i].argmax()}",
+        )
+
+
+def main():
+    arguments = parse_arguments()
+    with one_process(arguments.output) as output:
+        model_file = output / "model.keras"
+        if model_file.exists() and not arguments.resume:
             raise ValueError(
-                f"The labels must be digits, 0 to {TASK.n_classes - 1}. Make the images "
-                "again by examples/make_mnist.py. "
-                f"Received: label {strange[0]} in {data.path}"
+                f"{output} holds a trained model: go on with --resume, or choose another "
+                "--output"
             )
-
-
-def identify(files):
-    """Return what images these are: how they were made, and what is cheap to read."""
-    train, test = files
-    settings = train.settings
-    parts = [
-        part
-        for data in files
-        for part in (data.labels, data.boxes, data.seed, data.images([0]))
-    ]
-    return describe_data(
-        False,  # those of the paper are drawn too
-        len(train) + len(test),
-        [*parts, train.view_size],
-        noise_patches=train.noise_patches,
-        seed=settings.get("seed"),
-        **{name: settings[name] for name in MADE_WITH if name in settings},
-    )
-
-
-def main(argv=None):
-    arguments = parse_arguments(argv)
-    output = Path(arguments.output)
-    check_runs(arguments, output)
-    experiment = load_experiment(arguments)
-    run_experiment(
-        experiment, arguments, output, sys.argv[1:] if argv is None else argv
-    )
+        data, test_data = load_megapixel_mnist(arguments.dataset)
+        print(
+            f"{len(data)} training and {len(test_data)} test images of {data.size[1]} x "
+            f"{data.size[0]} pixels, {data.noise_patches} patches of noise in each"
+        )
+        source, first, first_test = None, None, None
+        if arguments.on_demand:  # one source for both, the test images after the others
+            source = HDF5Source([data.path, test_data.path])
+            first, first_test = 0, len(data)
+        keras.utils.set_random_seed(arguments.seed)
+        if model_file.exists():
+            steps = -(-len(data) // arguments.batch_size)
+            model, epoch = resume_training(model_file, steps, log=output / "log.csv")
+            if source is not None:
+                set_source(model, source)
+        else:
+            model = build_model(data, arguments.n_patches, arguments.seed, source)
+            epoch = 0
+        seed = (arguments.seed, epoch)  # another order after an interruption
+        train_batches = Batches(data, arguments.batch_size, first, seed)
+        test_batches = Batches(test_data, arguments.batch_size, first_test)
+        train(model, train_batches, test_batches, output, arguments.epochs, epoch)
+        results = model.evaluate(test_batches, verbose=0, return_dict=True)
+        print(f"test accuracy {results['accuracy']:.3f}")
+        plot_some(model, test_batches, 8, output / "pictures")
+        print(f"model, log and pictures: {output}")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; --resume goes on after the last whole epoch")

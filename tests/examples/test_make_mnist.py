@@ -18,251 +18,154 @@ from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mni
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "make_mnist.py"
 SMALL = ["--n_train=4", "--n_test=3", "--width=210", "--height=150", "--scale=0.2"]
-FILES = ["parameters.json", "test.h5", "train.h5"]
-
-
-@pytest.fixture
-def example():
-    spec = importlib.util.spec_from_file_location("make_mnist_example", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
 def digits(rng):
-    """Return digits and labels of each split; those of the test split are darker."""
+    """Return digits and labels of each split."""
     labels = np.arange(40, dtype="uint8") % 10
     return {
-        "train": (rng.integers(128, 256, (40, 28, 28), dtype="uint8"), labels),
-        "t10k": (rng.integers(1, 128, (40, 28, 28), dtype="uint8"), labels),
+        split: (rng.integers(1, 256, (40, 28, 28), dtype="uint8"), labels)
+        for split in ("train", "t10k")
     }
 
 
 @pytest.fixture
 def mnist(digits, tmp_path):
-    """Return a directory with the four files of MNIST, two of them gzipped."""
+    """Return a directory with the four files of MNIST."""
     directory = tmp_path / "mnist"
     directory.mkdir()
     for prefix, (images, labels) in digits.items():
         for name, array in (("images-idx3", images), ("labels-idx1", labels)):
             shape = b"".join(extent.to_bytes(4, "big") for extent in array.shape)
             data = bytes([0, 0, 8, array.ndim]) + shape + array.tobytes()
-            path = directory / f"{prefix}-{name}-ubyte"
-            if prefix == "train":
-                path.write_bytes(data)
-            else:
-                path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(data))
+            path = directory / f"{prefix}-{name}-ubyte.gz"
+            path.write_bytes(gzip.compress(data))
     return directory
 
 
-def names(directory):
-    return sorted(path.name for path in directory.iterdir())
+@pytest.fixture
+def start():
+    """Return a function that starts the script; what still runs is killed in the end."""
+    started = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, EXAMPLE, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    # A shell's background job ignores the signal, and so would what it starts.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield start
+    signal.signal(signal.SIGINT, ours)
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, EXAMPLE, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def run(start):
+    """Return a function to the exit code, and what was printed and complained of."""
+
+    def run(*arguments):
+        process = start(*arguments)
+        out, err = process.communicate(timeout=100)
+        return process.returncode, out, err
+
+    return run
 
 
-def test_makes_a_data_set(example, digits, mnist, tmp_path, capsys):
+def visible(directory):
+    return sorted(path.name for path in directory.iterdir() if path.name != ".lock")
+
+
+def test_makes_a_data_set_and_leaves_it_when_run_again(run, digits, mnist, tmp_path):
     output = tmp_path / "a" / "b"
-    settings = ["--n_noise=2", "--dataset_seed=3", f"--mnist={mnist}"]
-    example.main([str(output), *SMALL, *settings])
-    assert names(output) == FILES
-    expected = {
-        "n_train": 4,
-        "n_test": 3,
-        "width": 210,
-        "height": 150,
-        "scale": 0.2,
-        "noise": True,
-        "n_noise": 2,
-        "seed": 3,
-    }
-    assert json.loads((output / "parameters.json").read_text()) == expected
-    train, test = load_megapixel_mnist(output)
-    assert train.settings == expected
-    assert train.view_size == (30, 42)
-    for data, prefix, count, seed in ((train, "train", 4, 6), (test, "t10k", 3, 7)):
+    command = [output, *SMALL, "--n_noise=2", "--seed=3", f"--mnist={mnist}"]
+    code, out, err = run(*command)
+    assert (code, err) == (0, "")
+    assert f"7 of 7 images are in {output}" in out
+    assert visible(output) == ["parameters.json", "test.h5", "train.h5"]
+    parameters = json.loads((output / "parameters.json").read_text())
+    assert parameters["width"] == 210
+    files = load_megapixel_mnist(output)
+    for data, prefix, count, seed in zip(
+        files, ("train", "t10k"), (4, 3), (6, 7), strict=True
+    ):
         made = MegapixelMNIST(*digits[prefix], count, (150, 210), 2, seed)
+        assert data.view_size == (30, 42)
         np.testing.assert_array_equal(data.labels, made.labels)
-        np.testing.assert_array_equal(
-            data.images(range(count)), made.images(range(count))
-        )
-    printed = capsys.readouterr()
-    assert "4 training and 3 test images" in printed.out
-    assert "MB" in printed.out
-    assert "train.h5: 100%" in printed.err
-
-
-def test_same_seed_same_files(example, mnist, tmp_path):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        example.main(
-            [str(tmp_path / name), *SMALL, f"--mnist={mnist}", f"--dataset_seed={seed}"]
-        )
-    a, b, c = (
-        [(tmp_path / name / file).read_bytes() for file in FILES] for name in "abc"
+        for index, image in enumerate(data.images(range(count))):
+            np.testing.assert_array_equal(image, made.image(index))
+    before = (output / "train.h5").read_bytes()
+    code, out, err = run(*command, "--seed=4")
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: {output} holds a data set already: delete it, or choose another "
+        "directory\n"
     )
-    assert a == b
-    assert all(one != other for one, other in zip(a, c, strict=True))
+    assert (output / "train.h5").read_bytes() == before
 
 
-def test_defaults_are_those_of_the_paper(example):
-    arguments = example.parse_arguments(["output"])
-    assert example.run_settings(arguments) == {
-        "n_train": 5000,
-        "n_test": 1000,
-        "width": 1500,
-        "height": 1500,
-        "scale": 0.12,
-        "noise": True,
-        "n_noise": 50,
-        "seed": 0,
-    }
-    assert arguments.mnist is None
-    assert not arguments.overwrite
-
-
-def test_dashes_are_as_good_as_underscores(example):
-    words = ["--n_train", "1", "--n_test", "2", "--n_noise", "3", "--dataset_seed", "4"]
-    dashed = [word.replace("_", "-") for word in words]
-    arguments = example.parse_arguments(["output", *words])
-    assert arguments == example.parse_arguments(["output", *dashed])
-    assert arguments.dataset_seed == 4
-    for option in ("--no_noise", "--no-noise"):
-        settings = example.run_settings(example.parse_arguments(["output", option]))
-        assert settings["n_noise"] == 0
-        assert settings["noise"] is False
+def test_a_second_process_ends_at_once_and_ctrl_c_leaves_nothing(
+    start, run, mnist, tmp_path
+):
+    output = tmp_path / "new"
+    more = ["--width=400", "--height=400", f"--mnist={mnist}"]
+    first = start(output, "--n_train=4000", *more)
+    deadline = time.monotonic() + 100
+    while not list(output.glob(".train.*.part.h5")):
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    code, out, err = run(output, *SMALL, f"--mnist={mnist}")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"error: Another process is at work in {output}")
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=100)
+    assert first.returncode == 1
+    assert err == "\ninterrupted: nothing is written\n"
+    assert visible(output) == []
+    code, _, err = run(output, *SMALL, f"--mnist={mnist}")
+    assert (code, err) == (0, "")
+    assert len(load_megapixel_mnist(output)[1]) == 3
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "required: OUTPUT_DIR"),
-        (["--n_train=0"], "--n_train must be positive"),
-        (["--n_test=0"], "--n_test must be positive"),
-        (["--width=-1"], "--width must be positive"),
-        (["--height=0"], "--height must be positive"),
-        (["--scale=0"], "--scale must be above 0 and at most 1"),
-        (["--scale=1.1"], "--scale must be above 0"),
-        (["--scale=nan"], "--scale must be above 0"),
-        (["--scale=1e-9"], "must leave views of 7 pixels or more each way, which here"),
-        (["--n_noise=100000000"], "--n_noise must be at most 80357"),
-        (["--dataset_seed=4611686018427387904"], "--dataset_seed must be at most"),
-        (["--n_noise=-1"], "--n_noise must not be negative"),
-        (["--dataset_seed=-1"], "--dataset_seed must not be negative"),
-        (["--no_noise", "--n_noise=4"], "not allowed with"),
-        (["--n_train=many"], "invalid int value"),
+        (["--width=20", "--scale=0.4"], "`size` must leave room for 5 digits"),
+        (["--n_train=0"], "`count` must be an int of at least 1"),
+        (["--scale=1.1"], "view must not be larger than the image"),
+        (["--mnist=nowhere"], "A file of MNIST is missing"),
     ],
 )
-def test_options_that_are_none(example, capsys, tmp_path, options, message):
-    output = [str(tmp_path / "new")] if options else []
-    with pytest.raises(SystemExit) as caught:
-        example.main([*output, *options])
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
-    assert names(tmp_path) == []
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    run, mnist, tmp_path, options, message
+):
+    code, _, err = run(tmp_path / "new", *SMALL, f"--mnist={mnist}", *options)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert visible(tmp_path / "new") == []
 
 
-def test_downloads_by_keras(example, digits, mnist, tmp_path, monkeypatch):
-    loaded = digits["train"], digits["t10k"]
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: loaded)
-    example.main([str(tmp_path / "a"), *SMALL])
-    example.main([str(tmp_path / "b"), *SMALL, f"--mnist={mnist}"])
-    for name in FILES:
-        assert (tmp_path / "a" / name).read_bytes() == (
-            tmp_path / "b" / name
-        ).read_bytes()
+def test_digits_are_downloaded_by_keras(monkeypatch):
+    spec = importlib.util.spec_from_file_location("make_mnist_example", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: "digits")
+    assert example.load_digits(None) == "digits"
 
-
-def test_no_network(example, tmp_path, monkeypatch):
     def fail():
         raise Exception("URL fetch failure on https://storage: None -- unreachable")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
-    with pytest.raises(
-        OSError, match=r"not be downloaded \(URL fetch failure.*idx files.*--mnist DIR"
-    ):
-        example.main([str(tmp_path / "new"), *SMALL])
-    assert names(tmp_path) == []
-
-
-def test_refuses_a_data_set_before_it_loads_digits(example, mnist, tmp_path):
-    output = tmp_path / "data"
-    example.main([str(output), *SMALL, f"--mnist={mnist}"])
-    before = [(output / name).read_bytes() for name in FILES]
-    with pytest.raises(FileExistsError, match=r"must not hold a data set.*--overwrite"):
-        example.main([str(output), "--mnist=none"])
-    assert [(output / name).read_bytes() for name in FILES] == before
-    # Whatever goes wrong, the old one stays.
-    with pytest.raises(FileNotFoundError, match="MNIST is missing"):
-        example.main([str(output), "--mnist=none", "--overwrite"])
-    assert [(output / name).read_bytes() for name in FILES] == before
-    example.main([str(output), *SMALL, f"--mnist={mnist}", "--no_noise", "--overwrite"])
-    assert load_megapixel_mnist(output).train.noise_patches == 0
-    assert names(output) == FILES
-
-
-def test_digits_of_a_file_are_refused(example, tmp_path):
-    (tmp_path / "mnist").touch()
-    with pytest.raises(NotADirectoryError, match="--mnist must be a directory"):
-        example.main([str(tmp_path / "new"), *SMALL, f"--mnist={tmp_path / 'mnist'}"])
-
-
-def test_the_largest_seed_is_kept(example, mnist, tmp_path):
-    seed = 2**62 - 1
-    more = [f"--mnist={mnist}", f"--dataset_seed={seed}"]
-    example.main([str(tmp_path / "new"), *SMALL, *more])
-    assert load_megapixel_mnist(tmp_path / "new").test.seed == 2 * seed + 1
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda path: path.unlink(), r"Expected: t10k-images-idx3-ubyte.gz or"),
-        (lambda path: path.write_bytes(path.read_bytes()[:99]), r"no whole gzip file"),
-        (lambda path: path.write_bytes(gzip.compress(b"PK")), r"no idx file.*50 4b"),
-    ],
-)
-def test_broken_files_of_mnist(example, mnist, tmp_path, spoil, message):
-    spoil(mnist / "t10k-images-idx3-ubyte.gz")
-    with pytest.raises((ValueError, OSError), match=message):
-        example.main([str(tmp_path / "new"), *SMALL, f"--mnist={mnist}"])
-    assert names(tmp_path) == ["mnist"]
-
-
-def test_no_room_for_digits_is_one_line_and_leaves_nothing(mnist, tmp_path):
-    small = [*SMALL, "--width=20", "--scale=0.4", f"--mnist={mnist}"]
-    process = start(tmp_path / "new", *small)
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == 1
-    assert err.startswith("error: `size` must leave room for 5 digits")
-    assert err.count("\n") == 1
-    assert out == ""
-    assert names(tmp_path) == ["mnist"]
-
-
-def test_interrupted(mnist, tmp_path):
-    output = tmp_path / "new"
-    # A shell's background job ignores the signal, and so would what it starts.
-    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = start(
-        output, "--n_train=4000", "--width=400", "--height=400", f"--mnist={mnist}"
-    )
-    signal.signal(signal.SIGINT, ours)
-    deadline = time.monotonic() + 100
-    while not list(output.glob(".*.part/.train.h5.*")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "Interrupted: nothing is written."
-    assert "Traceback" not in err
-    assert names(tmp_path) == ["mnist"]
+    with pytest.raises(OSError, match=r"not be downloaded \(URL.*name their.*--mnist"):
+        example.load_digits(None)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-SIDE = 28  # pixels of a digit, each way
+__all__ = ["SIDE", "read_mnist"]
+
+SIDE = 28  # height and width of a digit, in pixels
 
 _SOURCE = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _PREFIXES = {"train": "train", "test": "t10k"}
@@ -20,17 +22,16 @@ def read_mnist(
     """Read the digits of MNIST from its original files, gzipped or not.
 
     Args:
-        directory: where ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz``,
-            ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz`` lie, or the
-            same without ``.gz``.
+        directory: holds ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz``,
+            ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz``, or the same
+            without ``.gz``.
         split: ``"train"`` or ``"test"``.
 
     Returns:
         ``(digits, labels)``: (count, 28, 28) and (count,), both uint8.
 
     Raises:
-        ValueError: there is no such split; a file is not what its name says, or not
-            whole; not as many labels as digits.
+        ValueError: there is no such split; a file is damaged or something else.
         FileNotFoundError: a file is missing.
 
     Reference:
@@ -41,8 +42,8 @@ def read_mnist(
             f"`split` must be one of {sorted(_PREFIXES)}. Received: split={split!r}"
         )
     prefix = _PREFIXES[split]
-    digits = _read_idx(Path(directory), f"{prefix}-images-idx3-ubyte", dimensions=3)
-    labels = _read_idx(Path(directory), f"{prefix}-labels-idx1-ubyte", dimensions=1)
+    digits = _read_idx(Path(directory), f"{prefix}-images-idx3-ubyte", axes=3)
+    labels = _read_idx(Path(directory), f"{prefix}-labels-idx1-ubyte", axes=1)
     if len(digits) != len(labels) or digits.shape[1:] != (SIDE, SIDE):
         raise ValueError(
             f"The {split} files of MNIST must hold digits of {SIDE} x {SIDE} pixels "
@@ -52,7 +53,8 @@ def read_mnist(
     return digits, labels
 
 
-def _read_idx(directory: Path, name: str, dimensions: int) -> np.ndarray:
+def _read_idx(directory: Path, name: str, axes: int) -> np.ndarray:
+    """Read a file of bytes in the idx format."""
     paths = [directory / f"{name}.gz", directory / name]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
@@ -61,30 +63,19 @@ def _read_idx(directory: Path, name: str, dimensions: int) -> np.ndarray:
             f"had from {_SOURCE}. Received: directory={str(directory)!r}"
         )
     data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
+    try:
+        if path.suffix == ".gz":
             data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(
-                f"The file is no whole gzip file ({error}). Fetch it again from "
-                f"{_SOURCE}. Received: {str(path)!r}"
-            ) from error
-    # Two zeros, 8 for unsigned bytes, the number of dimensions; then each extent.
-    magic = bytes([0, 0, 8, dimensions])
-    if data[:4] != magic:
+        # Two zeros, 8 for unsigned bytes, the number of axes; then each extent.
+        if data[:4] != bytes([0, 0, 8, axes]):
+            raise ValueError(f"it is no idx file of bytes with {axes} axes")
+        header = 4 + 4 * axes
+        shape = np.frombuffer(data, ">u4", count=axes, offset=4).tolist()
+        if len(data) != header + math.prod(shape):
+            raise ValueError(f"{len(data)} bytes are not those of shape {shape}")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise ValueError(
-            f"The file is no idx file of bytes in {dimensions} dimensions. Expected: it "
-            f"begins with {magic.hex(' ')}. Received: {data[:4].hex(' ')} in "
-            f"{str(path)!r}"
-        )
-    header = 4 + 4 * dimensions
-    shape = tuple(
-        int.from_bytes(data[start : start + 4], "big") for start in range(4, header, 4)
-    )
-    if len(data) != header + math.prod(shape):
-        raise ValueError(
-            f"The file is not whole. Expected: {header} + {math.prod(shape)} bytes for "
-            f"shape {shape}. Received: {len(data)} bytes in {str(path)!r}. Fetch it "
-            f"again from {_SOURCE}"
-        )
+            f"A file of MNIST is damaged, or something else: {error}. Download it again "
+            f"from {_SOURCE}. Received: {str(path)!r}"
+        ) from error
     return np.frombuffer(data, "uint8", offset=header).reshape(shape)
