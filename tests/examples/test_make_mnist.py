@@ -92,7 +92,15 @@ def test_makes_a_data_set_and_leaves_it_when_run_again(run, digits, mnist, tmp_p
     assert f"7 of 7 images are in {output}" in out
     assert visible(output) == ["parameters.json", "test.h5", "train.h5"]
     parameters = json.loads((output / "parameters.json").read_text())
-    assert parameters["width"] == 210
+    assert parameters == {
+        "n_train": 4,
+        "n_test": 3,
+        "width": 210,
+        "height": 150,
+        "n_noise": 2,
+        "scale": 0.2,
+        "seed": 3,
+    }
     files = load_megapixel_mnist(output)
     for data, prefix, count, seed in zip(
         files, ("train", "t10k"), (4, 3), (6, 7), strict=True
