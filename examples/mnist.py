@@ -16,21 +16,27 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import numpy as np
+# TensorFlow 2.21 logs while it is imported, whatever that level.
+terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 2)
+try:
+    import keras
+    import numpy as np
 
-from attention_sampling import (
-    LocalContrast,
-    MultinomialEntropy,
-    SampleSoftmax,
-    attention_sampling,
-    set_source,
-)
-from attention_sampling.callbacks import EpochCheckpoint, resume_training
-from attention_sampling.data import HDF5Source
-from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
-from attention_sampling.files import one_process
-from attention_sampling.visualize import explain, plot_attention
+    from attention_sampling import (
+        LocalContrast,
+        MultinomialEntropy,
+        SampleSoftmax,
+        attention_sampling,
+        set_source,
+    )
+    from attention_sampling.callbacks import EpochCheckpoint, resume_training
+    from attention_sampling.data import HDF5Source
+    from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
+    from attention_sampling.files import one_process
+    from attention_sampling.visualize import explain, plot_attention
+finally:
+    os.dup2(terminal, 2)
 
 PATCH_SIZE = 50
 LEARNING_RATE = 1e-3
