@@ -19,13 +19,14 @@ import json
 import os
 import sys
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "numpy"  # to download, Keras needs no other
 
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 from attention_sampling.datasets.megapixel_mnist_files import write_megapixel_mnist
 from attention_sampling.datasets.mnist import read_mnist
 from attention_sampling.files import one_process, replacing
+
+PATHS = "output", "mnist"  # the options that do not change the images
 
 
 def parse_arguments():
@@ -105,7 +106,8 @@ def main():
         view_size = tuple(round(arguments.scale * extent) for extent in train.size)
         write_megapixel_mnist(output, train, test, view_size, show_progress)
         with replacing(output / "parameters.json") as part:
-            part.write_text(json.dumps(vars(arguments), indent=2) + "\n")
+            numbers = {k: v for k, v in vars(arguments).items() if k not in PATHS}
+            part.write_text(json.dumps(numbers, indent=2) + "\n")
         megabytes = sum(file.stat().st_size for file in output.glob("*.h5")) / 1e6
         print(f" are in {output}, {megabytes:.1f} MB")
 

@@ -16,23 +16,28 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import numpy as np
+# TensorFlow 2.21 logs while it is imported, whatever that level.
+terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 2)
+try:
+    import keras
+    import numpy as np
 
-from attention_sampling import (
-    LocalContrast,
-    MultinomialEntropy,
-    SampleSoftmax,
-    attention_sampling,
-    set_source,
-)
-from attention_sampling.callbacks import EpochCheckpoint, resume_training
-from attention_sampling.data import HDF5Source
-from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
-from attention_sampling.files import one_process
-from attention_sampling.visualize import explain, plot_attention
+    from attention_sampling import (
+        LocalContrast,
+        MultinomialEntropy,
+        SampleSoftmax,
+        attention_sampling,
+        set_source,
+    )
+    from attention_sampling.callbacks import EpochCheckpoint, resume_training
+    from attention_sampling.data import HDF5Source
+    from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
+    from attention_sampling.files import one_process
+    from attention_sampling.visualize import explain, plot_attention
+finally:
+    os.dup2(terminal, 2)
 
-CLASSES = 10
 PATCH_SIZE = 50
 LEARNING_RATE = 1e-3
 
@@ -61,7 +66,8 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(self, data, batch_size, first=None, seed=None):
         super().__init__(workers=2, max_queue_size=4)
-        self.data, self.batch_size, self.first = data, batch_size, first
+        self.data, self.views, self.first = data, data.views, first
+        self.batch_size = batch_size
         self.order = np.arange(len(data))
         self.rng = None if seed is None else np.random.default_rng(seed)
         self.on_epoch_end()
@@ -74,10 +80,9 @@ class Batches(keras.utils.PyDataset):
         return self.read(chosen), self.data.labels[chosen]
 
     def read(self, chosen):
-        views = self.data.views[chosen]
         if self.first is None:
-            return views, self.data.images(chosen)
-        return views, (self.first + chosen).astype("int32")
+            return self.views[chosen], self.data.images(chosen)
+        return self.views[chosen], (self.first + chosen).astype("int32")
 
     def on_epoch_end(self):
         if self.rng is not None:
@@ -126,7 +131,7 @@ def build_model(data, n_patches, seed, source):
     )([view, image])
     # Features of length 1, averaged, would move the logits too little.
     features = keras.layers.Rescaling(4.0)(features)
-    label = keras.layers.Dense(CLASSES, activation="softmax")(features)
+    label = keras.layers.Dense(10, activation="softmax")(features)
     model = keras.Model([view, image], label)
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
@@ -143,8 +148,7 @@ def train(model, train_batches, test_batches, output, epochs, initial_epoch):
     def learning_rate(epoch):  # falls in the last quarter
         return LEARNING_RATE * min(1.0, 4 * (1 - epoch / epochs))
 
-    # `loss` holds the regularizer of the attention and may be negative; `cross_entropy`
-    # is that of the classes alone.
+    print("`loss` holds the regularizer of the attention too, and may be negative")
     model.fit(
         train_batches,
         validation_data=test_batches,
@@ -167,17 +171,15 @@ def plot_some(model, batches, count, directory):
     directory.mkdir(exist_ok=True)
     data, chosen = batches.data, np.arange(min(count, len(batches.data)))
     found = explain(model, batches.read(chosen))
+    predicted = found.pop("prediction").argmax(axis=-1)
     for i, image in enumerate(data.images(chosen)):
         plot_attention(
             directory / f"test_{i:05}.png",
             image,
-            *(
-                found[name][i]
-                for name in ("attention", "patches", "sampled_attention", "origins")
-            ),
+            **{name: values[i] for name, values in found.items()},
             boxes=data.boxes[i, :3],
             other_boxes=data.boxes[i, 3:],
-            title=f"digit {data.labels[i]}, predicted: {found['prediction'][i].argmax()}",
+            title=f"digit {data.labels[i]}, predicted: {predicted[i]}",
         )
 
 
@@ -195,10 +197,9 @@ def main():
             f"{len(data)} training and {len(test_data)} test images of {data.size[1]} x "
             f"{data.size[0]} pixels, {data.noise_patches} patches of noise in each"
         )
-        source, first, first_test = None, None, None
+        source, firsts = None, (None, None)
         if arguments.on_demand:  # one source for both, the test images after the others
-            source = HDF5Source([data.path, test_data.path])
-            first, first_test = 0, len(data)
+            source, firsts = HDF5Source([data.path, test_data.path]), (0, len(data))
         keras.utils.set_random_seed(arguments.seed)
         if model_file.exists():
             steps = -(-len(data) // arguments.batch_size)
@@ -209,8 +210,8 @@ def main():
             model = build_model(data, arguments.n_patches, arguments.seed, source)
             epoch = 0
         seed = (arguments.seed, epoch)  # another order after an interruption
-        train_batches = Batches(data, arguments.batch_size, first, seed)
-        test_batches = Batches(test_data, arguments.batch_size, first_test)
+        train_batches = Batches(data, arguments.batch_size, firsts[0], seed)
+        test_batches = Batches(test_data, arguments.batch_size, firsts[1])
         train(model, train_batches, test_batches, output, arguments.epochs, epoch)
         results = model.evaluate(test_batches, verbose=0, return_dict=True)
         print(f"test accuracy {results['accuracy']:.3f}")

@@ -141,6 +141,7 @@ def test_a_second_process_ends_at_once_and_ctrl_c_is_resumed(
     assert not list(output.glob(".*.part*"))
 
 
+@pytest.mark.slow
 def test_without_images_it_names_the_command_that_makes_them(run, tmp_path):
     code, _, err = run(tmp_path / "none", tmp_path / "run")
     assert code == 1
