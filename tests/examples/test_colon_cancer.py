@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 import re
 import signal
 import subprocess
@@ -32,11 +33,14 @@ def tissue(tmp_path_factory):
 
 
 def start(*arguments):
+    # TensorFlow, imported here, has set how much it logs.
+    kept = {key: os.environ[key] for key in os.environ if key != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.Popen(
         [sys.executable, EXAMPLE, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=kept,
     )
 
 
