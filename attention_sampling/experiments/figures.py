@@ -178,23 +178,25 @@ def plot_pictures(
         directory: for ``NAME.png``, the image and the image times its attention, and of
             attention sampling ``NAME_patches.png``, the sampled patches.
     """
+    if not len(indices):
+        return
     directory.mkdir(exist_ok=True)
     task = images.task
     names = [entry.name for entry in model.inputs]
-    for index in indices:
-        [(values, _)] = images.batches(np.array([index]), names, batch_size=1)
-        seen = explain(model, [value.numpy() for value in values])
-        seen = {key: value[0] for key, value in seen.items()}
+    [(inputs, _)] = images.batches(np.array(indices), names, len(indices))
+    seen = explain(model, [values.numpy() for values in inputs])
+    for number, index in enumerate(indices):
         truth = images.truth(index)._asdict()
         name, image = truth.pop("name"), truth.pop("image")
-        answer = int(np.argmax(seen["prediction"]))
+        prediction, attention = seen["prediction"][number], seen["attention"][number]
+        answer = int(np.argmax(prediction))
         truth["title"] = (
             f"{name}: truth {images.classes[images.labels[index]]}, answer "
-            f"{images.classes[answer]} ({seen['prediction'][answer]:.2f})"
+            f"{images.classes[answer]} ({prediction[answer]:.2f})"
         )
         field = task.receptive_field if "patches" in seen else 0
         weighted = weigh_patches(
-            image, seen["attention"], task.patch_size, task.view_size, field
+            image, attention, task.patch_size, task.view_size, field
         )
         plot_weighted_patches(directory / f"{name}.png", image, weighted, **truth)
         if "patches" in seen:
@@ -203,8 +205,8 @@ def plot_pictures(
             visualize.plot_attention(
                 directory / f"{name}_patches.png",
                 image,
-                seen["attention"],
-                *(seen[key][:_MOST_PATCHES] for key in keys),
+                attention,
+                *(seen[key][number, :_MOST_PATCHES] for key in keys),
                 margin=tuple(field / 2 * full / low for full, low in scales),
                 **truth,
             )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from attention_sampling.datasets.synthetic.generating import is_generated
 from attention_sampling.experiments import figures, report
 from attention_sampling.experiments.circumstances import describe_run
 from attention_sampling.experiments.data import Images, load_images
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
         directory = arguments.data or _generate(arguments.task, output / "data")
         images = load_images(arguments.task, directory, settings)
-        settings["data"] = {"generated": arguments.data is None, **images.about}
+        settings["data"] = {"generated": is_generated(directory), **images.about}
         if trained:
             _check_settings(output / "settings.json", settings)
         _write_json(output / "settings.json", settings)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from attention_sampling.datasets.synthetic.generating import is_generated
 from attention_sampling.experiments.augmentation import AUGMENTATIONS
 from attention_sampling.experiments.methods import parse_method
 from attention_sampling.experiments.tasks import TASKS
@@ -183,7 +184,7 @@ def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     task = arguments.task
     settings = dict(DEFAULTS[task])
-    if arguments.data is None:
+    if arguments.data is None or is_generated(arguments.data):
         settings |= GENERATED.get(task, {})
     if arguments.paper:
         settings |= PAPER[task]

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from attention_sampling.callbacks import EpochCheckpoint, ProposalMix, resume_training
 from attention_sampling.experiments.data import Images
@@ -48,6 +49,8 @@ def train(
     Raises:
         ValueError: the training diverged.
     """
+    # A model after another is what it is for, and no reason for a warning each time.
+    tf.get_logger().setLevel("ERROR")
     directory.mkdir(parents=True, exist_ok=True)
     path, log = directory / "model.keras", directory / "log.csv"
     train_on, test_on = split
