@@ -127,7 +127,6 @@ def plot_weighted_patches(
         Katharopoulos and Fleuret 2019, figures 3 and 4.
     """
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     height, width = image.shape[:2]
     figure = Figure((12, 6 * height / width + 0.4), layout="constrained")
@@ -137,18 +136,7 @@ def plot_weighted_patches(
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axes.set(xticks=[], yticks=[])
         axes.set_title(above, fontsize=10)
-    gap = width / 150
-    styled = [*((box, "-") for box in boxes), *((box, "--") for box in other_boxes)]
-    for (top, left, bottom, right), style in styled:
-        corner, extents = (left - gap, top - gap), (right - left, bottom - top)
-        panels[0].add_patch(
-            Rectangle(
-                corner, *(x + 2 * gap for x in extents), fill=False, ec="lime", ls=style
-            )
-        )
-    if len(points):
-        rows, columns = np.transpose(points)
-        panels[0].scatter(columns, rows, s=12, c="lime", edgecolors="black", lw=0.5)
+    visualize.mark_boxes(panels[0], boxes, points, other_boxes, gap=width / 150)
     with replacing(path) as part:
         figure.savefig(part, dpi=100)
 
