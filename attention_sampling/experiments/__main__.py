@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 # Command -> its module, imported when it is asked for, and what it does.
 _COMMANDS = {
@@ -30,14 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, (module, explanation) in _COMMANDS.items():
         command = commands.add_parser(name, help=explanation, description=explanation)
         if words[:1] == [name]:
-            try:
-                chosen = importlib.import_module(
-                    f"attention_sampling.experiments.{module}"
-                )
-            except ModuleNotFoundError as error:
-                sys.exit(
-                    f"error: {error}: pip install 'keras-attention-sampling[experiments]'"
-                )
+            chosen = _import(f"attention_sampling.experiments.{module}")
             chosen.add_arguments(command)
             command.set_defaults(run=chosen.run, words=words)
     arguments = parser.parse_args(words)
@@ -48,6 +42,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted; --resume goes on after the last epoch", file=sys.stderr)
         sys.exit(130)
+
+
+def _import(module: str) -> Any:
+    """Import a module without the lines that TensorFlow writes of its libraries."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'keras-attention-sampling[experiments]'"
+        raise SystemExit(f"error: {error}: {remedy}") from error
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

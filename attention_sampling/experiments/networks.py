@@ -56,14 +56,7 @@ def megapixel_mnist_attention(
     Three 3x3 convolutions with padding and a softmax over the map, which is as large as
     the view: one cell for each pixel of it.
 
-    Args:
-        channels: channels of the view, whose pixels are 0 to 255.
-        smooth: fraction of the uniform distribution in the attention map.
-        name: name of the model.
-
-    Returns:
-        Model from views (batch, height, width, channels) of any size to attention maps
-        (batch, height, width).
+    Arguments as of ``speed_limits_attention``; maps are (batch, height, width).
 
     Example:
 
@@ -84,7 +77,7 @@ def colon_cancer_attention(
     """Build the attention network of the paper's colon cancer experiment.
 
     That of Megapixel MNIST on colour images, with pixels scaled to -1 to 1, as stained
-    tissue is mostly bright. Arguments and result: ``megapixel_mnist_attention``.
+    tissue is mostly bright.
 
     Example:
 
@@ -127,9 +120,6 @@ def residual_features(
         Model from patches (batch, height, width, channels) to features
         (batch, filters[-1]) of unit L2 norm.
 
-    Raises:
-        ValueError: there are more filters than strides, or fewer.
-
     Example:
 
     >>> network = residual_features((100, 100, 3))
@@ -150,11 +140,7 @@ def residual_features(
 def residual_stack(
     x: Any, filters: Sequence[int], strides: Sequence[int], first_stride: int
 ) -> Any:
-    """Apply a convolution and pre-activation residual blocks, as ``residual_features``.
-
-    Returns:
-        Symbolic tensor (batch, smaller height, smaller width, filters[-1]).
-    """
+    """Apply a convolution and pre-activation residual blocks, as ``residual_features``."""
     x = _convolution(x, filters[0], stride=first_stride)
     for width, stride in zip(filters, strides, strict=True):
         activated = _activation(x)

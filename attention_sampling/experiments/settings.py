@@ -2,13 +2,11 @@
 
 import argparse
 import math
-from collections.abc import Callable
 from typing import Any
 
 from attention_sampling.datasets.synthetic.generating import is_generated
 from attention_sampling.experiments.augmentation import AUGMENTATIONS
-from attention_sampling.experiments.methods import parse_method
-from attention_sampling.experiments.tasks import TASKS
+from attention_sampling.experiments.tasks import TASKS, parse_method
 
 _COMMON: dict[str, Any] = {
     "method": "ats-10",
@@ -18,14 +16,14 @@ _COMMON: dict[str, Any] = {
     "weight_decay": 0.0,
     "clip": "weight",
     "dtype_policy": "float32",
+    "center": True,
+    "feature_scale": 4.0,
     "entropy": 0.01,
     "mix": 0.0,
     "mix_epochs": 0,
     "estimator": "unordered",
     "control_variate": True,
     "prediction": "sample",
-    "center": True,
-    "feature_scale": 4.0,
 }
 # For the published images.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -62,6 +60,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # What differs for generated images.
 GENERATED: dict[str, dict[str, Any]] = {
+    "megapixel_mnist": {},
     "colon_cancer": {"epochs": 30, "augmentation": "light"},
     "speed_limits": {
         "method": "ats-6",
@@ -82,159 +81,134 @@ GENERATED: dict[str, dict[str, Any]] = {
 _PAPER: dict[str, Any] = {
     "decay": 0.0,
     "clip": "global",
+    "center": False,
+    "feature_scale": 1.0,
     "entropy": 1e-4,
     "mix": 0.0,
     "mix_epochs": 0,
     "estimator": "ordered",
     "control_variate": False,
-    "center": False,
-    "feature_scale": 1.0,
 }
 PAPER: dict[str, dict[str, Any]] = {
     "megapixel_mnist": {**_PAPER, "epochs": 500, "batch_size": 128},
     "colon_cancer": {**_PAPER, "augmentation": "light"},
     "speed_limits": {**_PAPER, "epochs": 500, "batch_size": 32},
 }
-# Of the methods that sample nothing or at random, and that have no attention network.
-_SAMPLING = ("estimator", "control_variate", "prediction")
+# Of methods without an attention network, or that sample nothing, or have no patches.
 _ATTENTION = ("entropy", "mix", "mix_epochs")
+_SAMPLING = (*_ATTENTION, "estimator", "control_variate", "prediction", "on_demand")
 _UNUSED = {
     "ats": (),
     "u": _ATTENTION,
-    "deep-mil": (*_ATTENTION, *_SAMPLING, "on_demand"),
-    "cnn": (*_ATTENTION, *_SAMPLING, "on_demand", "feature_scale", "center"),
+    "deep-mil": _SAMPLING,
+    "cnn": (*_SAMPLING, "feature_scale", "center"),
+}
+_CHOICES = {
+    "clip": ("weight", "global"),
+    "dtype_policy": ("float32", "mixed_bfloat16"),
+    "augmentation": tuple(AUGMENTATIONS),
+    "estimator": ("unordered", "ordered"),
+    "prediction": ("sample", "top_k", "all"),
+}
+_TYPES = {"folds": int, "test_from": int}
+_RANGES = {
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "patch_size": (1, math.inf),
+    "decay": (0, 1),
+}
+_HELP = {
+    "epochs": "passes over the training images",
+    "batch_size": "images a step",
+    "learning_rate": "of Adam",
+    "decay": "fraction of the training, at its end, in which the learning rate falls to 0",
+    "weight_decay": "of AdamW; 0 for Adam",
+    "clip": "at norm 1, the gradient of each weight by itself, or of all together",
+    "dtype_policy": "of Keras",
+    "center": "batch-normalize the features before their norm is 1",
+    "feature_scale": "factor of the features before the classifier",
+    "entropy": "strength of the entropy regularizer of the attention",
+    "mix": "fraction of local contrast in the proposal that training samples from",
+    "mix_epochs": "until that fraction has fallen to 0; 0 holds it",
+    "estimator": "of the expectation; the paper's is ordered",
+    "control_variate": "take noise out of the gradient of the attention",
+    "prediction": "outside training: sample, the cells of most attention, or all",
+    "on_demand": "leave the images on disk and read the sampled patches",
+    "augmentation": "of the training images",
+    "dropout": "fraction dropped in the dense layers of the features",
+    "folds": "parts of the images, each of them to test with once",
+    "train_on": "instead of folds, numbers of images such as 1-50,60",
+    "test_on": "instead of folds, numbers of images such as 51-70",
+    "test_fraction": "of the images to test with, where the data set does not say",
+    "test_from": "test with the images of this number and above",
+    "patch_size": "in full-resolution pixels",
+    "scale": "of the view to the image",
+    "strides": "of the feature network: its first convolution, and each block",
 }
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that determine a training; they are None where not given."""
-    positive, fraction = _number(int, 1), _number(float, 0, 1)
-    strength = _number(float, 0)
-    for title, options in {
-        "training": {
-            "epochs": (positive, "passes over the training images"),
-            "batch_size": (positive, "images a step"),
-            "learning_rate": (strength, "of Adam"),
-            "decay": (
-                fraction,
-                "fraction of the training, at its end, over which the learning rate "
-                "falls to 0",
-            ),
-            "weight_decay": (strength, "of AdamW; 0 for Adam"),
-            "clip": (
-                ("weight", "global"),
-                "at norm 1, the gradient of each weight by itself, or of all together",
-            ),
-            "dtype_policy": (("float32", "mixed_bfloat16"), "of Keras"),
-            "augmentation": (tuple(AUGMENTATIONS), "of the training images"),
-            "dropout": (fraction, "in the dense layers of the features"),
-            "feature_scale": (strength, "factor of the features, whose norm is 1"),
-            "center": (bool, "batch-normalize the features before their norm is 1"),
-        },
-        "attention sampling": {
-            "entropy": (strength, "strength of the entropy regularizer"),
-            "mix": (
-                fraction,
-                "of local contrast in the proposal that patches are sampled from in "
-                "training; 0 samples from the attention alone",
-            ),
-            "mix_epochs": (_number(int, 0), "until it has fallen to 0; 0 holds it"),
-            "estimator": (
-                ("unordered", "ordered"),
-                "of the expectation; the paper's is ordered",
-            ),
-            "control_variate": (bool, "take noise out of the attention's gradient"),
-            "prediction": (
-                ("sample", "top_k", "all"),
-                "outside training, sample, or take the cells of most attention, or all",
-            ),
-            "on_demand": (bool, "leave images on disk, read the sampled patches"),
-        },
-        "images": {
-            "folds": (_number(int, 2), "parts, each of them to test with once"),
-            "train_on": (str, "instead of folds, numbers such as 1-50,60"),
-            "test_on": (str, "instead of folds, numbers such as 51-70"),
-            "test_fraction": (fraction, "of the images to test with"),
-            "test_from": (int, "test with the images of this number and above"),
-            "patch_size": (positive, "in full-resolution pixels"),
-            "scale": (fraction, "of the view to the image"),
-            "strides": (
-                str,
-                "of the feature network: its first convolution, its blocks",
-            ),
-        },
-    }.items():
-        group = parser.add_argument_group(title)
-        for name, (kind, explanation) in options.items():
-            keywords: dict[str, Any] = {"help": explanation + _describe(name)}
-            if kind is bool:
-                keywords["action"] = argparse.BooleanOptionalAction
-            elif isinstance(kind, tuple):
-                keywords["choices"] = kind
-            else:
-                keywords |= {"type": kind, "metavar": "X"}
-            group.add_argument(_option(name), **keywords)
+    for name, explanation in _HELP.items():
+        values = {
+            task: DEFAULTS[task][name] for task in TASKS if name in DEFAULTS[task]
+        }
+        default = next(iter(values.values()))
+        said = ", ".join(f"{task} {value}" for task, value in values.items())
+        if list(values.values()) == [default] * len(TASKS):
+            said = str(default)
+        keywords: dict[str, Any] = {"help": f"{explanation} (default: {said})"}
+        if isinstance(default, bool):
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif name in _CHOICES:
+            keywords["choices"] = _CHOICES[name]
+        else:
+            kind = str if default is None else type(default)
+            keywords |= {"type": _TYPES.get(name, kind), "metavar": "X"}
+        parser.add_argument(_option(name), **keywords)
 
 
 def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of a series of runs: those given, and the defaults.
+    """Return the settings of a series of runs: the defaults, and what is given.
 
     Raises:
-        ValueError: an option that does nothing, or options that do not go together.
+        ValueError: an option that does nothing, is out of range, or does not go together
+            with another.
     """
     task = arguments.task
     settings = dict(DEFAULTS[task])
     if arguments.data is None or is_generated(arguments.data):
-        settings |= GENERATED.get(task, {})
+        settings |= GENERATED[task]
     if arguments.paper:
         settings |= PAPER[task]
-    settings["method"] = str(parse_method(arguments.method or settings["method"]))
-    kind = parse_method(settings["method"]).kind
-    given = {
-        name: value
-        for name in {name for defaults in DEFAULTS.values() for name in defaults}
-        if name != "method" and (value := getattr(arguments, name)) is not None
-    }
-    for name in sorted(given):
+    method = parse_method(arguments.method or settings["method"])
+    settings["method"] = str(method)
+    given = {name: getattr(arguments, name) for name in _HELP}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
         if name not in settings:
             raise ValueError(f"{_option(name)} is of another task than {task}")
-        if name in _UNUSED[kind]:
-            raise ValueError(f"{_option(name)} does nothing for {settings['method']}")
+        if name in _UNUSED[method.kind]:
+            raise ValueError(f"{_option(name)} does nothing for {method}")
+        lowest, highest = _RANGES.get(name, (0, math.inf))
+        if isinstance(value, int | float) and not lowest <= value <= highest:
+            limits = f"{lowest} to {highest}"
+            raise ValueError(f"{_option(name)} must be {limits}. Received: {value}")
     if given.get("estimator") == "ordered":
         settings["control_variate"] = False  # there is none for it
-    settings |= given
-    settings = {name: x for name, x in settings.items() if name not in _UNUSED[kind]}
-    if settings.get("mix_epochs") and not settings["mix"]:
-        raise ValueError("--mix-epochs needs --mix above 0: what is to fall")
     if {"train_on", "test_on"} & given.keys():
         if "folds" in given:
             raise ValueError("--folds does not go with --train-on and --test-on")
         settings["folds"] = None
+    settings |= given
+    if settings.get("mix_epochs") and not settings["mix"]:
+        raise ValueError("--mix-epochs needs --mix above 0: what is to fall")
+    settings = {
+        name: value
+        for name, value in settings.items()
+        if name not in _UNUSED[method.kind]
+    }
     return {**settings, "paper": arguments.paper, "seed": arguments.seed}
-
-
-def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
-    """Return what parses a number in a range."""
-
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not low <= value <= high or math.isinf(value):
-            limit = "" if math.isinf(high) else f" and at most {high}"
-            raise argparse.ArgumentTypeError(
-                f"must be at least {low}{limit}. Received: {text}"
-            )
-        return value
-
-    parse.__name__ = kind.__name__  # argparse's own message says it
-    return parse
-
-
-def _describe(name: str) -> str:
-    """Return the defaults of an option, and the tasks they are of, for its help."""
-    values = {task: DEFAULTS[task][name] for task in TASKS if name in DEFAULTS[task]}
-    if len(values) == len(TASKS) and len(set(values.values())) == 1:
-        return f" (default: {next(iter(values.values()))})"
-    return f" (default: {', '.join(f'{v} {task}' for task, v in values.items())})"
 
 
 def _option(name: str) -> str:

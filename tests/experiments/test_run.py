@@ -183,19 +183,15 @@ def test_settings_are_the_defaults_and_what_is_given(tmp_path):
         (["--method=cnn-0.5", "--entropy=1"], "--entropy does nothing for cnn-0.5"),
         (["--method=u-3", "--mix=0"], "--mix does nothing for u-3"),
         (["--mix-epochs=4"], "--mix-epochs needs --mix above 0"),
+        (["--epochs=0"], "--epochs must be 1 to inf. Received: 0"),
+        (["--decay=1.5"], "--decay must be 0 to 1. Received: 1.5"),
+        (["--learning-rate=nan"], "--learning-rate must be 0 to inf. Received: nan"),
         (["--folds=3", "--train-on=1"], "--folds does not go with"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(words, message):
+def test_options_that_mean_nothing_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         settings_of("colon_cancer", *words)
-
-
-@pytest.mark.parametrize("word", ["--epochs=0", "--decay=1.5", "--learning-rate=nan"])
-def test_options_out_of_range_are_refused(word, capsys):
-    with pytest.raises(SystemExit):
-        settings_of("colon_cancer", word)
-    assert "must be at least" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", SMALL)

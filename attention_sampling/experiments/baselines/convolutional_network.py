@@ -41,9 +41,6 @@ def convolutional_network(
         Model from images (batch, height, width, channels) of that dtype to features
         (batch, filters[-1]), their norm as it is.
 
-    Raises:
-        ValueError: ``scale`` out of range; more filters than strides, or fewer.
-
     Example:
 
     >>> network = convolutional_network((60, 80, 3), scale=0.5)
@@ -78,10 +75,6 @@ class AreaDownsampling(keras.layers.Layer):
     Output shape:
         (batch, round(scale height), round(scale width), channels) float32, each at least
         1 pixel.
-
-    Raises:
-        ValueError: ``scale`` outside its range; an input that is no batch of
-            channels-last images, or whose height, width or channels are not known.
 
     Example:
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from attention_sampling.checks import check_count, check_images, check_pair
 from attention_sampling.ops import geometry
+from attention_sampling.ops.patches import fold_patches
 
 
 def deep_mil(
@@ -38,10 +39,6 @@ def deep_mil(
         map (batch, rows, columns), and the patches (batch, rows x columns,
         patch_height, patch_width, channels) in the dtype of the images.
 
-    Raises:
-        ValueError: arguments or shapes that ``ExtractGrid`` or ``AttentionPooling``
-            refuse.
-
     Example:
 
     >>> feature = keras.Sequential(
@@ -62,9 +59,7 @@ def deep_mil(
 
     def apply(images: Any) -> list[Any]:
         patches = extract(images)
-        # Floats, whatever the pixels are: a network computes with nothing else.
-        folded = ops.reshape(patches, (-1, *patches.shape[2:]))
-        features = feature(ops.cast(folded, keras.config.floatx()))
+        features = feature(fold_patches(patches))
         features = ops.reshape(features, (-1, rows * columns, features.shape[-1]))
         pooled, attention = pool(features)
         return [pooled, ops.reshape(attention, (-1, rows, columns)), patches]
@@ -90,10 +85,6 @@ class ExtractGrid(keras.layers.Layer):
     Output shape:
         (batch, rows x columns, patch_height, patch_width, channels), dtype of the input,
         row by row.
-
-    Raises:
-        ValueError: sizes that are not positive; an input that is no batch of
-            channels-last images, or whose height, width or channels are not known.
 
     Example:
 
@@ -130,14 +121,9 @@ class ExtractGrid(keras.layers.Layer):
         return ops.reshape(ops.stack(patches, axis=2), (-1, *shape[1:]))
 
     def origins(self, image_size):
-        """Return where the windows begin.
+        """Return the top row of each row of windows, and the left column of each column.
 
-        Args:
-            image_size: (height, width) of the images, in pixels.
-
-        Returns:
-            Two int32 NumPy arrays: the top row of each row of windows, and the left
-            column of each column, in pixels. They may be outside the image.
+        In pixels of images of (height, width) ``image_size``; they may be outside.
         """
         rows, columns = self.grid_size
         cells = np.arange(rows * columns).reshape(1, -1)
@@ -184,10 +170,6 @@ class AttentionPooling(keras.layers.Layer):
     Output shape:
         ``[pooled, attention]``: (batch, dim) and (batch, count), float32 at least. The
         attention of each sample sums to 1.
-
-    Raises:
-        ValueError: ``units`` is not positive; an input of another rank, or of unknown
-            dimension.
 
     Example:
 

@@ -23,9 +23,6 @@ class UniformAttention(keras.layers.Layer):
     Output shape:
         (batch, rows, columns) float32, the uniform distribution.
 
-    Raises:
-        ValueError: ``map_size`` is not positive, or the input is no batch of images.
-
     Example:
 
     >>> attention = UniformAttention()(keras.ops.zeros((1, 4, 5, 1)))
