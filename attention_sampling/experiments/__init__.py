@@ -1,1 +1,1 @@
-"""The experiments of the paper: networks, methods of comparison, training and cost."""
+"""The paper's experiments, measured again: networks, methods, training, cost and report."""

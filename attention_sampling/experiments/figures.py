@@ -1,58 +1,47 @@
 """The paper's figures 3 and 4: what was to be found, beside what was looked at."""
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from attention_sampling import visualize
 from attention_sampling.experiments.baselines import AttentionPooling, ExtractGrid
+from attention_sampling.files import replacing
 from attention_sampling.ops.geometry import window_origins_by_image
-from attention_sampling.visualize import (
-    Box,
-    displayable,
-    mark_boxes,
-    save_figure,
-)
 
-# Boxes with a smaller side in a picture, in its pixels, are shown enlarged beneath it,
-# each in the middle of a window of so many times its side.
-_LEGIBLE = 32
-_MOST_ENLARGED = 6
-_WINDOW = 3
-_IN_A_ROW = 3
-_GAP = 4  # pixels of a picture between a thing and the box around it
-_DPI = 100
-# Of what is added to a model. An automatic one may be in a loaded model already.
-_NAME = "attention_of_deep_mil"
+Box = tuple[float, float, float, float]
+_MOST_PATCHES = 16  # in a picture
 
 
-def deep_mil_viewer(model: keras.Model) -> keras.Model:
-    """Build a model that returns the prediction and the attention of a Deep MIL model.
+def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, Any]:
+    """Return what a model of attention sampling or Deep MIL looked at.
 
     Args:
-        model: functional model that holds one ``ExtractGrid`` and one
-            ``AttentionPooling``, as ``deep_mil()`` makes it. 
+        model: as ``build_model`` makes it.
+        inputs: what ``model.predict`` takes.
+        batch_size: images at once.
 
     Returns:
-        Model from the inputs of ``model`` to a dict: ``prediction`` (the output of
-        ``model``) and ``attention`` (batch, rows, columns).
+        Dict of NumPy arrays: ``prediction``, ``attention`` (batch, rows, columns), and of
+        attention sampling what ``visualize.explain`` returns beside.
     """
     grids, pools = (
         [layer for layer in model.layers if isinstance(layer, kind)]
         for kind in (ExtractGrid, AttentionPooling)
     )
-    if not len(grids) == len(pools) == 1:
-        raise ValueError(
-            "Expected a model of deep_mil(). Received: model with "
-            f"{len(grids)} ExtractGrid and {len(pools)} AttentionPooling"
-        )
-    attention = keras.layers.Reshape(grids[0].grid_size, name=_NAME)(pools[0].output[1])
-    return keras.Model(
-        model.inputs, {"prediction": model.output, "attention": attention}
+    if not pools:
+        return visualize.explain(model, inputs, batch_size)
+    outputs = [model.output, pools[0].output[1]]
+    prediction, attention = keras.Model(model.inputs, outputs).predict(
+        inputs, batch_size, verbose=0
     )
+    attention = attention.reshape(-1, *grids[0].grid_size)
+    return {"prediction": prediction, "attention": attention}
 
 
 def weigh_patches(
@@ -68,8 +57,7 @@ def weigh_patches(
     overlap: a pixel takes the largest weight of those that show it.
 
     Args:
-        image: (height, width, 1 or 3), the full-resolution image: uint8, uint16, or
-            floats from 0 to 1.
+        image: (height, width, 1 or 3), the full-resolution image, uint8.
         attention: (rows, columns) attention map, of attention sampling or of Deep MIL.
         patch_size: (height, width) of the patches, in pixels.
         view_size: (height, width) of the view, in its pixels; needed for a receptive
@@ -77,21 +65,21 @@ def weigh_patches(
         receptive_field: as of ``attention_sampling()``.
 
     Returns:
-        (height, width, 3) floats from 0 to 1.
+        (height, width, 1 or 3) uint8.
 
     Example:
 
     >>> attention = np.array([[0.7, 0.1], [0.1, 0.1]])
-    >>> weigh_patches(np.ones((4, 4, 1)), attention, (2, 2))[..., 0]
-    array([[1., 1., 0., 0.],
-           [1., 1., 0., 0.],
-           [0., 0., 0., 0.],
-           [0., 0., 0., 0.]])
+    >>> weigh_patches(np.full((4, 4, 1), 9, "uint8"), attention, (2, 2))[..., 0]
+    array([[9, 9, 0, 0],
+           [9, 9, 0, 0],
+           [0, 0, 0, 0],
+           [0, 0, 0, 0]], dtype=uint8)
 
     Reference:
         Katharopoulos and Fleuret 2019, section 4.3.2 and figure 4.
     """
-    image, attention = displayable(image), np.asarray(attention, "float64")
+    attention = np.asarray(attention, "float64")
     size = image.shape[:2]
     spread = attention.max() - attention.min()
     weights = np.ones(attention.size)
@@ -112,32 +100,28 @@ def weigh_patches(
     ):
         window = of_pixel[top:bottom, left:right]
         np.maximum(window, weight, out=window)
-    return image * of_pixel[..., None]
+    return np.rint(image * of_pixel[..., None]).astype("uint8")
 
 
-def draw_weighted_patches(
+def plot_weighted_patches(
     path: str | os.PathLike[str],
     image: Any,
-    weighted: Mapping[str, Any],
+    weighted: Any,
     boxes: Sequence[Box] = (),
+    other_boxes: Sequence[Box] = (),
     points: Sequence[tuple[float, float]] = (),
     title: str = "",
-    other_boxes: Sequence[Box] = (),
 ) -> None:
-    """Write a picture of an image with the truth, and beside it what was looked at.
-
-    Where the boxes are too small to be read, each of them, up to six, is numbered and
-    shown enlarged beneath, out of all images.
+    """Plot an image with the truth, and beside it the image times its attention.
 
     Args:
         path: PNG file to write, replaced as a whole.
-        image: (height, width, 1 or 3), uint8, uint16, or floats from 0 to 1.
-        weighted: by the title of each, (height, width, 1 or 3) images of the same size,
-            as ``weigh_patches`` makes them.
+        image: (height, width, 1 or 3) uint8.
+        weighted: likewise, as ``weigh_patches`` makes it.
         boxes: (top, left, bottom, right) in pixels of what was to be found.
-        points: (row, column) in pixels of what was to be found, drawn as dots.
+        other_boxes: of what was not to be found, dashed.
+        points: (row, column) in pixels of what was to be found.
         title: line above the image.
-        other_boxes: of what was not to be found, drawn dashed.
 
     Reference:
         Katharopoulos and Fleuret 2019, figures 3 and 4.
@@ -145,60 +129,72 @@ def draw_weighted_patches(
     from matplotlib.figure import Figure
 
     height, width = image.shape[:2]
-    shown = {title: image, **weighted}
-    gap = _GAP * width / (5 * _DPI)
-    enlarged: list[Box] = []
-    all_boxes = [*boxes, *other_boxes]
-    if any(_side(box) * 5 * _DPI / width < _LEGIBLE for box in all_boxes):
-        enlarged = all_boxes[:_MOST_ENLARGED]
-    rows = math.ceil(len(enlarged) / _IN_A_ROW)
-    figure = Figure(
-        figsize=(
-            5 * len(shown),
-            5 * height / width + 0.4 + rows * 5 / _IN_A_ROW,
-        ),
-        dpi=_DPI,
-        layout="constrained",
-    )
-    parts = figure.subfigures(1, len(shown), squeeze=False)[0]
-    for number, (part, (name, pixels)) in enumerate(
-        zip(parts, shown.items(), strict=True)
-    ):
-        heights = [height / width] + [1 / _IN_A_ROW] * rows
-        grid = part.add_gridspec(1 + rows, _IN_A_ROW, height_ratios=heights)
-        axes = part.add_subplot(grid[0, :])
-        pixels = displayable(pixels)
-        axes.imshow(pixels, extent=(0, width, height, 0))
-        axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-        axes.set_title(name, fontsize=10)
-        if not number:
-            mark_boxes(axes, boxes, points, other_boxes, gap, numbered=len(enlarged))
-        for place, box in enumerate(enlarged):
-            axes = part.add_subplot(grid[1 + place // _IN_A_ROW, place % _IN_A_ROW])
-            _enlarge(axes, pixels, box, str(place + 1), other=place >= len(boxes))
-    save_figure(figure, path)
+    figure = Figure((12, 6 * height / width + 0.4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    titles = (title, "patches times their attention")
+    for axes, pixels, above in zip(panels, (image, weighted), titles, strict=True):
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(above, fontsize=10)
+    visualize.mark_boxes(panels[0], boxes, points, other_boxes, gap=width / 150)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=100)
 
 
-def _enlarge(axes: Any, pixels: Any, box: Box, name: str, other: bool) -> None:
-    """Show the surroundings of a box."""
-    top, left, bottom, right = box
-    reach = _WINDOW * _side(box) / 2
-    row, column = (top + bottom) / 2, (left + right) / 2
-    axes.set_facecolor("0.5")  # beyond the borders of the image
-    height, width = pixels.shape[:2]
-    axes.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest")
-    axes.set(
-        xlim=(column - reach, column + reach),
-        ylim=(row + reach, row - reach),
-        xticks=[],
-        yticks=[],
-    )
-    none: Sequence[Box] = ()
-    gap = _side(box) / 10
-    mark_boxes(axes, none if other else [box], (), [box] if other else none, gap)
-    axes.set_title(name, fontsize=8, pad=2)
+def choose_in_turn(labels: np.ndarray, indices: np.ndarray, count: int) -> list[int]:
+    """Return some of the indices, of the classes in turn.
+
+    Example:
+
+    >>> choose_in_turn(np.array([1, 1, 1, 0, 1, 0]), np.arange(6), 5)
+    [3, 0, 5, 1, 2]
+    """
+    of_class = [indices[labels[indices] == x] for x in np.unique(labels[indices])]
+    in_turn = chain.from_iterable(zip_longest(*of_class))
+    return [int(index) for index in in_turn if index is not None][:count]
 
 
-def _side(box: Box) -> float:
-    top, left, bottom, right = box
-    return max(bottom - top, right - left)
+def plot_pictures(
+    model: keras.Model, images: Any, indices: Sequence[int], directory: Path
+) -> None:
+    """Plot what a model looked at, beside the truth.
+
+    Args:
+        model: of attention sampling or Deep MIL, with its weights.
+        images: ``Images`` of its task.
+        indices: of the images to plot.
+        directory: for ``NAME.png``, the image and the image times its attention, and of
+            attention sampling ``NAME_patches.png``, the sampled patches.
+    """
+    if not len(indices):
+        return
+    directory.mkdir(exist_ok=True)
+    task = images.task
+    names = [entry.name for entry in model.inputs]
+    [(inputs, _)] = images.batches(np.array(indices), names, len(indices))
+    seen = explain(model, [values.numpy() for values in inputs])
+    for number, index in enumerate(indices):
+        truth = images.truth(index)._asdict()
+        name, image = truth.pop("name"), truth.pop("image")
+        prediction, attention = seen["prediction"][number], seen["attention"][number]
+        answer = int(np.argmax(prediction))
+        truth["title"] = (
+            f"{name}: truth {images.classes[images.labels[index]]}, answer "
+            f"{images.classes[answer]} ({prediction[answer]:.2f})"
+        )
+        field = task.receptive_field if "patches" in seen else 0
+        weighted = weigh_patches(
+            image, attention, task.patch_size, task.view_size, field
+        )
+        plot_weighted_patches(directory / f"{name}.png", image, weighted, **truth)
+        if "patches" in seen:
+            keys = ("patches", "sampled_attention", "origins")
+            scales = zip(task.image_shape, task.view_size, strict=False)
+            visualize.plot_attention(
+                directory / f"{name}_patches.png",
+                image,
+                attention,
+                *(seen[key][number, :_MOST_PATCHES] for key in keys),
+                margin=tuple(field / 2 * full / low for full, low in scales),
+                **truth,
+            )

@@ -7,7 +7,7 @@ import keras
 
 from attention_sampling.layers import SampleSoftmax
 
-# Pixels of the view that one unit of the speed-limit attention network sees before
+# Pixels of the view that one score of the speed-limit attention network sees before
 # pooling: four 3x3 convolutions without padding. The ``receptive_field`` argument of
 # ``attention_sampling()``.
 SPEED_LIMITS_RECEPTIVE_FIELD = 9
@@ -23,7 +23,7 @@ def speed_limits_attention(
 
     Args:
         channels: channels of the view, whose pixels are 0 to 255.
-        smooth: share of the uniform distribution in the attention map.
+        smooth: fraction of the uniform distribution in the attention map.
         name: name of the model.
 
     Returns:
@@ -48,6 +48,50 @@ def speed_limits_attention(
     return keras.Model(view, SampleSoftmax(True, smooth=smooth)(x), name=name)
 
 
+def megapixel_mnist_attention(
+    channels: int = 1, smooth: float = 1e-5, name: str = "attention"
+) -> keras.Model:
+    """Build the attention network of the paper's Megapixel MNIST experiment.
+
+    Three 3x3 convolutions with padding and a softmax over the map, which is as large as
+    the view: one cell for each pixel of it.
+
+    Arguments as of ``speed_limits_attention``; maps are (batch, height, width).
+
+    Example:
+
+    >>> network = megapixel_mnist_attention()
+    >>> tuple(network(keras.ops.zeros((1, 180, 180, 1))).shape)
+    (1, 180, 180)
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 4.2.
+    """
+    rescaling = keras.layers.Rescaling(1 / 255)
+    return _three_convolutions(rescaling, channels, smooth, name)
+
+
+def colon_cancer_attention(
+    channels: int = 3, smooth: float = 1e-5, name: str = "attention"
+) -> keras.Model:
+    """Build the attention network of the paper's colon cancer experiment.
+
+    That of Megapixel MNIST on colour images, with pixels scaled to -1 to 1, as stained
+    tissue is mostly bright.
+
+    Example:
+
+    >>> network = colon_cancer_attention()
+    >>> tuple(network(keras.ops.zeros((1, 100, 100, 3))).shape)
+    (1, 100, 100)
+
+    Reference:
+        Katharopoulos and Fleuret 2019, section 4.3.
+    """
+    rescaling = keras.layers.Rescaling(1 / 127.5, offset=-1)
+    return _three_convolutions(rescaling, channels, smooth, name)
+
+
 def residual_features(
     patch_shape: tuple[int, int, int],
     filters: Sequence[int] = (32, 32, 32, 32),
@@ -60,7 +104,7 @@ def residual_features(
 
     The feature network of the paper's speed-limit experiment, which has three blocks, of
     stride 2. Features of equal norm make the attention the sampling distribution of
-    least variance. Not in the paper: ``center``.
+    least variance.
 
     Args:
         patch_shape: (height, width, channels) of the patches, pixels 0 to 255.
@@ -68,8 +112,8 @@ def residual_features(
         strides: stride of each residual block.
         first_stride: stride of the convolution before the blocks; 2 leaves a quarter of
             the pixels to the blocks, for patches whose detail allows it.
-        center: batch-normalize the features before, so that they differ in direction
-            instead of sharing one.
+        center: batch-normalize the features before the norm, so that they differ in
+            direction instead of having one in common. Not in the paper.
         name: name of the model.
 
     Returns:
@@ -96,63 +140,16 @@ def residual_features(
 def residual_stack(
     x: Any, filters: Sequence[int], strides: Sequence[int], first_stride: int
 ) -> Any:
-    """Apply a convolution and pre-activation residual blocks of two convolutions each.
-
-    Args:
-        x: (batch, height, width, channels) tensor, symbolic.
-        filters: channels of each residual block.
-        strides: stride of each residual block.
-        first_stride: stride of the convolution before the blocks.
-
-    Returns:
-        (batch, smaller height, smaller width, filters[-1]) tensor, symbolic.
-
-    Raises:
-        ValueError: another number of strides than of filters.
-
-    Example:
-
-    >>> residual_stack(keras.Input((100, 100, 3)), (8, 16), (1, 2), 2).shape
-    (None, 25, 25, 16)
-
-    Reference:
-        He et al. 2016, *Identity mappings in deep residual networks*.
-    """
+    """Apply a convolution and pre-activation residual blocks, as ``residual_features``."""
     x = _convolution(x, filters[0], stride=first_stride)
     for width, stride in zip(filters, strides, strict=True):
-        x = _residual_block(x, width, stride)
+        activated = _activation(x)
+        if stride > 1 or x.shape[-1] != width:
+            x = _convolution(activated, width, size=1, stride=stride)
+        residual = _convolution(activated, width, stride=stride)
+        residual = _convolution(_activation(residual), width)
+        x = keras.layers.Add()([x, residual])
     return _activation(x)
-
-
-def megapixel_mnist_attention(
-    channels: int = 1, smooth: float = 1e-5, name: str = "attention"
-) -> keras.Model:
-    """Build the attention network of the paper's Megapixel MNIST experiment.
-
-    Three 3x3 convolutions with padding and a softmax over the map, which is as large as
-    the view: a place in the image for each pixel of it.
-
-    Args:
-        channels: channels of the view, whose pixels are 0 to 255.
-        smooth: share of the uniform distribution in the attention map.
-        name: name of the model.
-
-    Returns:
-        Model from views (batch, height, width, channels) of any size to attention maps
-        (batch, height, width).
-
-    Example:
-
-    >>> network = megapixel_mnist_attention()
-    >>> tuple(network(keras.ops.zeros((1, 180, 180, 1))).shape)
-    (1, 180, 180)
-
-    Reference:
-        Katharopoulos and Fleuret 2019, section 4.2.
-    """
-    return _three_convolutions(
-        keras.layers.Rescaling(1 / 255), channels, smooth, name=name
-    )
 
 
 def megapixel_mnist_features(
@@ -166,9 +163,7 @@ def megapixel_mnist_features(
     Args:
         patch_shape: (height, width, channels) of the patches, at least 13 pixels each
             way, pixels 0 to 255.
-        center: batch-normalize the features before the norm, so that they differ in
-            direction instead of sharing one. Not in the paper; training leaves the
-            plateau sooner.
+        center: as in ``residual_features``.
         name: name of the model.
 
     Returns:
@@ -193,37 +188,6 @@ def megapixel_mnist_features(
     return keras.Model(patch, _unit_norm(x, center), name=name)
 
 
-def colon_cancer_attention(
-    channels: int = 3, smooth: float = 1e-5, name: str = "attention"
-) -> keras.Model:
-    """Build the attention network of the paper's colon cancer experiment.
-
-    That of Megapixel MNIST, on colour images: stained tissue is mostly bright, so pixels
-    are scaled to -1 to 1.
-
-    Args:
-        channels: channels of the view, whose pixels are 0 to 255.
-        smooth: share of the uniform distribution in the attention map.
-        name: name of the model.
-
-    Returns:
-        Model from views (batch, height, width, channels) of any size to attention maps
-        (batch, height, width).
-
-    Example:
-
-    >>> network = colon_cancer_attention()
-    >>> tuple(network(keras.ops.zeros((1, 100, 100, 3))).shape)
-    (1, 100, 100)
-
-    Reference:
-        Katharopoulos and Fleuret 2019, section 4.3.
-    """
-    return _three_convolutions(
-        keras.layers.Rescaling(1 / 127.5, offset=-1), channels, smooth, name=name
-    )
-
-
 def colon_cancer_features(
     patch_shape: tuple[int, int, int],
     dropout: float = 0.0,
@@ -238,10 +202,9 @@ def colon_cancer_features(
     Args:
         patch_shape: (height, width, channels) of the patches, at least 11 pixels each
             way, pixels 0 to 255.
-        dropout: share of the activations that training drops after each dense layer;
+        dropout: fraction of the activations that training drops after each dense layer;
             Ilse et al. drop half.
-        center: batch-normalize the features before the norm, so that they differ in
-            direction instead of sharing one. Not in the paper.
+        center: as in ``residual_features``.
         name: name of the model.
 
     Returns:
@@ -282,20 +245,9 @@ def _three_convolutions(rescaling, channels, smooth, name):
 
 def _unit_norm(x, center):
     if center:
-        # Centred features differ in direction instead of sharing one, so that each patch
-        # counts from the beginning and the attention gradient has less noise.
         x = _normalization(x)
     # Under mixed precision too: rounded norms are no longer equal.
     return keras.layers.UnitNormalization(dtype="float32")(x)
-
-
-def _residual_block(x, filters, stride):
-    activated = _activation(x)
-    if stride > 1 or x.shape[-1] != filters:
-        x = _convolution(activated, filters, size=1, stride=stride)
-    residual = _convolution(activated, filters, stride=stride)
-    residual = _convolution(_activation(residual), filters)
-    return keras.layers.Add()([x, residual])
 
 
 def _activation(x):

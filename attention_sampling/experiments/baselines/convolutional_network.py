@@ -1,11 +1,15 @@
-"""A residual network on the whole image."""
+"""A residual network on the whole image, made smaller or not."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import keras
+import numpy as np
+from keras import ops
 
+from attention_sampling.checks import check_images
 from attention_sampling.experiments import networks
-from attention_sampling.experiments.baselines.area_downsampling import AreaDownsampling
 
 
 def convolutional_network(
@@ -17,15 +21,14 @@ def convolutional_network(
     dtype: str = "uint8",
     name: str = "cnn",
 ) -> keras.Model:
-    """Build a residual network that looks at a whole image, made smaller or not.
+    """Build a residual network that looks at a whole image: the baseline CNN.
 
-    The baseline CNN of the paper. The defaults are the feature network of its
-    speed-limit experiment, on the image in place of a patch and without unit norm.
+    The defaults are the feature network of the speed-limit experiment, on the image in
+    place of a patch and without unit norm.
 
     Args:
         image_shape: (height, width, channels) of the images, pixels 0 to 255.
-        scale: of the image that the network sees to the one it is given, above 0 and at
-            most 1. See ``AreaDownsampling``.
+        scale: of the image that the network sees, see ``AreaDownsampling``.
         filters: channels of each residual block.
         strides: stride of each residual block.
         first_stride: stride of the convolution before the blocks; 2 leaves a quarter of
@@ -37,9 +40,6 @@ def convolutional_network(
     Returns:
         Model from images (batch, height, width, channels) of that dtype to features
         (batch, filters[-1]), their norm as it is.
-
-    Raises:
-        ValueError: ``scale`` out of range, or other numbers of filters and of strides.
 
     Example:
 
@@ -56,3 +56,85 @@ def convolutional_network(
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
     x = networks.residual_stack(x, filters, strides, first_stride)
     return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name=name)
+
+
+@keras.saving.register_keras_serializable(package="attention_sampling")
+class AreaDownsampling(keras.layers.Layer):
+    """Make images smaller: each new pixel is the mean of the area it covers.
+
+    Pixels that it covers in part count by the fraction covered; no detail is skipped,
+    whatever the scale. Computed in float32.
+
+    Args:
+        scale: new height and width over the old, above 0 and at most 1. The new ones
+            are rounded to whole pixels.
+
+    Input shape:
+        (batch, height, width, channels) images of any dtype, height and width known.
+
+    Output shape:
+        (batch, round(scale height), round(scale width), channels) float32, each at least
+        1 pixel.
+
+    Example:
+
+    >>> images = keras.ops.reshape(keras.ops.arange(10), (1, 1, 10, 1))
+    >>> keras.ops.convert_to_numpy(AreaDownsampling(0.2)(images)).ravel().tolist()
+    [2.0, 7.0]
+    """
+
+    def __init__(self, scale, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        if not 0 < scale <= 1:
+            raise ValueError(
+                "`scale` must make images smaller. Expected: a number above 0 and at "
+                f"most 1. Received: scale={scale!r}"
+            )
+        self.scale = float(scale)
+
+    def call(self, inputs):
+        _, rows, columns, channels = self.compute_output_shape(inputs.shape)
+        height, width = inputs.shape[1:3]
+        x = ops.cast(inputs, "float32")
+        # The weights repeat after a few pixels, 10 for a scale of 0.3: a small product
+        # for each block in place of a large, mostly empty one.
+        weights = _block_weights(height, rows)
+        x = ops.reshape(x, (-1, weights.shape[1], width * channels))
+        x = ops.matmul(weights, x)
+        weights = np.kron(_block_weights(width, columns).T, np.eye(channels, dtype="f"))
+        x = ops.matmul(ops.reshape(x, (-1, weights.shape[0])), weights)
+        return ops.reshape(x, (-1, rows, columns, channels))
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
+
+    def compute_output_shape(self, input_shape):
+        check_images("inputs", tuple(input_shape))
+        if None in input_shape[1:]:
+            raise ValueError(
+                "Area means need images of a known size. Expected: inputs of shape "
+                "(batch, height, width, channels), None for the batch alone. "
+                f"Received: inputs.shape={tuple(input_shape)}"
+            )
+        batch, height, width, channels = input_shape
+        rows, columns = (max(1, round(self.scale * size)) for size in (height, width))
+        return (batch, rows, columns, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+def _block_weights(old, new):
+    """Return (new, old) weights of each old pixel in each new one, less what repeats.
+
+    Both extents are divided by their greatest common divisor.
+    """
+    blocks = math.gcd(old, new)
+    old, new = old // blocks, new // blocks
+    covered = Fraction(old, new)
+    pixel = np.arange(old)
+    weights = [
+        np.minimum((row + 1) * covered, pixel + 1) - np.maximum(row * covered, pixel)
+        for row in range(new)
+    ]
+    return (np.maximum(np.array(weights, "float64"), 0) / float(covered)).astype("f")

@@ -1,4 +1,4 @@
-"""An attention that looks everywhere alike."""
+"""Uniform sampling: an attention that looks everywhere alike."""
 
 import keras
 from keras import ops
@@ -10,8 +10,8 @@ from attention_sampling.checks import check_images, check_pair
 class UniformAttention(keras.layers.Layer):
     """Look everywhere alike: the baseline U-XX of the paper.
 
-    It takes the place of the attention network, and shows whether a learned attention is
-    more than chance.
+    It stands in for the attention network, and shows whether a learned attention is
+    better than random windows.
 
     Args:
         map_size: (rows, columns) of the attention map, one int or two: that of the
@@ -22,9 +22,6 @@ class UniformAttention(keras.layers.Layer):
 
     Output shape:
         (batch, rows, columns) float32, the uniform distribution.
-
-    Raises:
-        ValueError: ``map_size`` is not positive, or the input is no batch of images.
 
     Example:
 

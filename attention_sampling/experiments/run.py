@@ -1,0 +1,205 @@
+"""The command ``python -m attention_sampling experiments run``: runs, folds, metrics."""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attention_sampling.datasets.synthetic.generating import is_generated
+from attention_sampling.experiments import figures, report
+from attention_sampling.experiments.circumstances import describe_run
+from attention_sampling.experiments.data import Images, load_images
+from attention_sampling.experiments.settings import add_settings, choose_settings
+from attention_sampling.experiments.tasks import TASKS
+from attention_sampling.experiments.training import MEASURES, load_model, train
+from attention_sampling.files import one_process, replacing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes to its parser."""
+    parser.add_argument("task", choices=list(TASKS), help="experiment of the paper")
+    parser.add_argument(
+        "data",
+        nargs="?",
+        type=Path,
+        help="directory of the images: of examples/make_mnist.py, of "
+        "CRCHistoPhenotypes_2016_04_28, of the Swedish or German traffic signs; without "
+        "it, tissue and scenes are generated",
+    )
+    parser.add_argument(
+        "--method", help="ats-N, u-N, cnn-S, deep-mil or deep-mil-gated"
+    )
+    for name, default, explanation in (
+        ("runs", 1, "to average over; each has the next seed"),
+        ("seed", 0, "of weights, sampling, order and folds of the first run"),
+        ("pictures", 8, "test images of the first run to plot what was looked at"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, help=f"{explanation} ({default})"
+        )
+    parser.add_argument(
+        "--paper", action="store_true", help="begin with the settings of the paper"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="directory (default: runs/TASK-METHOD)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on after the last whole epoch"
+    )
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train all runs and folds, write ``metrics.json`` and plot what came out.
+
+    Raises:
+        ValueError: options or images that do not go together, or a training diverged.
+        OSError: another process is at work in the output, or a file cannot be read.
+    """
+    settings = choose_settings(arguments)
+    output = arguments.output or Path(f"runs/{arguments.task}-{settings['method']}")
+    with one_process(output):
+        trained = any(output.glob("run-*/**/model.keras"))
+        if trained and not arguments.resume:
+            raise ValueError(
+                f"{output} holds trained models: go on with --resume, or choose another "
+                "--output"
+            )
+        directory = arguments.data or _generate(arguments.task, output / "data")
+        images = load_images(arguments.task, directory, settings)
+        settings["data"] = {"generated": is_generated(directory), **images.about}
+        if trained:
+            _check_settings(output / "settings.json", settings)
+        _write_json(output / "settings.json", settings)
+        height, width, _ = images.task.image_shape
+        print(f"{len(images.labels)} images of {width} x {height} pixels")
+        fits = []
+        for number in range(arguments.runs):
+            seed = arguments.seed + number
+            splits = images.splits(seed)
+            for fold, split in enumerate(splits):
+                fold = fold if len(splits) > 1 else None
+                name = f"run-{number}" + ("" if fold is None else f"/fold-{fold}")
+                print(f"{settings['method']}, {name}, seed {seed}", flush=True)
+                where = {"run": number, "seed": seed, "fold": fold}
+                fit = train(images, split, settings, output / name, where)
+                fits.append(where | fit)
+                metrics = _write_metrics(output, arguments, settings, images, fits)
+        report.plot_curves(output / "curve.png", report.summarize([metrics]))
+        if settings["method"].startswith(("ats", "deep-mil")):
+            _, test = images.splits(arguments.seed)[0]
+            model = load_model(min(output.glob("run-0/**/model.keras")), images.source)
+            chosen = figures.choose_in_turn(images.labels, test, arguments.pictures)
+            figures.plot_pictures(model, images, chosen, output / "pictures")
+    print(_summarize(metrics, images.labels))
+
+
+def _generate(task: str, directory: Path) -> Path:
+    """Generate the images of a task where they are not there yet."""
+    if task == "megapixel_mnist":
+        raise ValueError(
+            "Megapixel MNIST has to be made first: python examples/make_mnist.py DATA. "
+            "Expected: the directory DATA. Received: none"
+        )
+    if task == "speed_limits":
+        from attention_sampling.datasets.synthetic.scenes import write_scenes
+
+        write_scenes(directory)
+    else:
+        from attention_sampling.datasets.synthetic.tissue import write_tissue
+
+        write_tissue(directory)
+    return directory
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse to go on with other settings than those of the runs that are there."""
+    earlier = json.loads(path.read_text("utf-8"))
+    differing = [
+        f"{name} was {earlier.get(name)}, is {value}"
+        for name, value in settings.items()
+        # Without decay, a training that is done may be gone on with.
+        if earlier.get(name) != value and (name != "epochs" or settings["decay"])
+    ]
+    if differing:
+        raise ValueError(
+            f"The runs in {path.parent} have other settings: {'; '.join(differing)}. "
+            "Resume them with their own, or choose another --output"
+        )
+
+
+def _write_metrics(
+    output: Path,
+    arguments: argparse.Namespace,
+    settings: dict[str, Any],
+    images: Images,
+    fits: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Write what the runs have come to so far, and return it."""
+    words = [
+        "DATA" if Path(word) == arguments.data else word
+        for word in arguments.words
+        if not word.startswith(("--output", "--resume"))
+        and Path(word) != arguments.output
+    ]
+    folds = len(images.splits(arguments.seed))
+    metrics = {
+        "kind": "training",
+        "task": arguments.task,
+        "image_shape": list(images.task.image_shape),
+        "view_size": list(images.task.view_size),
+        "method": settings["method"],
+        **describe_run(words),
+        "settings": settings,
+        "fits": fits,
+        **average_fits(fits, folds),
+    }
+    _write_json(output / "metrics.json", metrics)
+    return metrics
+
+
+def average_fits(fits: list[dict[str, Any]], folds: int) -> dict[str, Any]:
+    """Return the whole runs, each the mean over its folds, their mean and its error.
+
+    Args:
+        fits: of ``train``, with run and seed.
+        folds: fits of a whole run.
+    """
+    runs = []
+    for run, parts in pd.DataFrame(fits).groupby("run"):
+        if len(parts) == folds:
+            of_run = {"run": int(run), "seed": int(parts["seed"].iloc[0])}
+            for name, (_, weight) in MEASURES.items():
+                of_run[name] = float(np.average(parts[name], weights=parts[weight]))
+            runs.append(of_run | {"seconds": float(parts["seconds"].mean())})
+    table = pd.DataFrame(runs, columns=["run", "seed", *MEASURES, "seconds"])
+    table = table.drop(columns=["run", "seed"])
+    averages = {"runs": runs}
+    for name, values in (("mean", table.mean()), ("standard_error", table.sem())):
+        averages[name] = {
+            key: None if np.isnan(value) else round(float(value), 6)
+            for key, value in values.items()
+        }
+    return averages
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def _summarize(metrics, labels):
+    said = []
+    for name in ("test_error", "train_loss"):
+        said.append(f"{name.replace('_', ' ')} {metrics['mean'][name]:.3f}")
+        if metrics["standard_error"][name] is not None:
+            said[-1] += f" ± {metrics['standard_error'][name]:.3f}"
+    chance = 1 - max(Counter(map(int, labels)).values()) / len(labels)
+    return (
+        f"{', '.join(said)} ({len(metrics['runs'])} runs, {metrics['mean']['seconds']:.0f}"
+        f" s each). Always the most frequent class: test error {chance:.3f}."
+    )

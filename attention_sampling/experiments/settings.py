@@ -1,0 +1,215 @@
+"""The options of ``experiments run``, and the settings that work as their defaults."""
+
+import argparse
+import math
+from typing import Any
+
+from attention_sampling.datasets.synthetic.generating import is_generated
+from attention_sampling.experiments.augmentation import AUGMENTATIONS
+from attention_sampling.experiments.tasks import TASKS, parse_method
+
+_COMMON: dict[str, Any] = {
+    "method": "ats-10",
+    "epochs": 100,
+    "learning_rate": 1e-3,
+    "decay": 0.25,
+    "weight_decay": 0.0,
+    "clip": "weight",
+    "dtype_policy": "float32",
+    "center": True,
+    "feature_scale": 4.0,
+    "entropy": 0.01,
+    "mix": 0.0,
+    "mix_epochs": 0,
+    "estimator": "unordered",
+    "control_variate": True,
+    "prediction": "sample",
+}
+# For the published images.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "megapixel_mnist": {
+        **_COMMON,
+        "epochs": 30,
+        "batch_size": 32,
+        "entropy": 1e-4,
+        "mix": 1.0,
+        "on_demand": False,
+    },
+    "colon_cancer": {
+        **_COMMON,
+        "batch_size": 5,
+        "decay": 0.5,
+        "augmentation": "strong",
+        "dropout": 0.0,
+        "folds": 5,
+        "train_on": None,
+        "test_on": None,
+    },
+    "speed_limits": {
+        **_COMMON,
+        "method": "ats-5",
+        "batch_size": 16,
+        "control_variate": False,
+        "augmentation": "shift",
+        "test_fraction": 0.25,
+        "test_from": None,
+        "patch_size": 100,
+        "scale": 0.3,
+        "strides": "1,2,2,2",
+    },
+}
+# What differs for generated images.
+GENERATED: dict[str, dict[str, Any]] = {
+    "megapixel_mnist": {},
+    "colon_cancer": {"epochs": 30, "augmentation": "light"},
+    "speed_limits": {
+        "method": "ats-6",
+        "epochs": 28,
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "control_variate": True,
+        "mix": 1.0,
+        "mix_epochs": 14,
+        "test_fraction": 0.2,
+        "patch_size": 64,
+        "scale": 0.25,
+        "strides": "2,1,2,2,2",
+    },
+}
+# What differs with --paper: what the paper says, and where it says nothing, what the
+# scripts of its authors have.
+_PAPER: dict[str, Any] = {
+    "decay": 0.0,
+    "clip": "global",
+    "center": False,
+    "feature_scale": 1.0,
+    "entropy": 1e-4,
+    "mix": 0.0,
+    "mix_epochs": 0,
+    "estimator": "ordered",
+    "control_variate": False,
+}
+PAPER: dict[str, dict[str, Any]] = {
+    "megapixel_mnist": {**_PAPER, "epochs": 500, "batch_size": 128},
+    "colon_cancer": {**_PAPER, "augmentation": "light"},
+    "speed_limits": {**_PAPER, "epochs": 500, "batch_size": 32},
+}
+# Of methods without an attention network, or that sample nothing, or have no patches.
+_ATTENTION = ("entropy", "mix", "mix_epochs")
+_SAMPLING = (*_ATTENTION, "estimator", "control_variate", "prediction", "on_demand")
+_UNUSED = {
+    "ats": (),
+    "u": _ATTENTION,
+    "deep-mil": _SAMPLING,
+    "cnn": (*_SAMPLING, "feature_scale", "center"),
+}
+_CHOICES = {
+    "clip": ("weight", "global"),
+    "dtype_policy": ("float32", "mixed_bfloat16"),
+    "augmentation": tuple(AUGMENTATIONS),
+    "estimator": ("unordered", "ordered"),
+    "prediction": ("sample", "top_k", "all"),
+}
+_TYPES = {"folds": int, "test_from": int}
+_RANGES = {
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "patch_size": (1, math.inf),
+    "decay": (0, 1),
+}
+_HELP = {
+    "epochs": "passes over the training images",
+    "batch_size": "images a step",
+    "learning_rate": "of Adam",
+    "decay": "fraction of the training, at its end, in which the learning rate falls to 0",
+    "weight_decay": "of AdamW; 0 for Adam",
+    "clip": "at norm 1, the gradient of each weight by itself, or of all together",
+    "dtype_policy": "of Keras",
+    "center": "batch-normalize the features before their norm is 1",
+    "feature_scale": "factor of the features before the classifier",
+    "entropy": "strength of the entropy regularizer of the attention",
+    "mix": "fraction of local contrast in the proposal that training samples from",
+    "mix_epochs": "until that fraction has fallen to 0; 0 holds it",
+    "estimator": "of the expectation; the paper's is ordered",
+    "control_variate": "take noise out of the gradient of the attention",
+    "prediction": "outside training: sample, the cells of most attention, or all",
+    "on_demand": "leave the images on disk and read the sampled patches",
+    "augmentation": "of the training images",
+    "dropout": "fraction dropped in the dense layers of the features",
+    "folds": "parts of the images, each of them to test with once",
+    "train_on": "instead of folds, numbers of images such as 1-50,60",
+    "test_on": "instead of folds, numbers of images such as 51-70",
+    "test_fraction": "of the images to test with, where the data set does not say",
+    "test_from": "test with the images of this number and above",
+    "patch_size": "in full-resolution pixels",
+    "scale": "of the view to the image",
+    "strides": "of the feature network: its first convolution, and each block",
+}
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that determine a training; they are None where not given."""
+    for name, explanation in _HELP.items():
+        values = {
+            task: DEFAULTS[task][name] for task in TASKS if name in DEFAULTS[task]
+        }
+        default = next(iter(values.values()))
+        said = ", ".join(f"{task} {value}" for task, value in values.items())
+        if list(values.values()) == [default] * len(TASKS):
+            said = str(default)
+        keywords: dict[str, Any] = {"help": f"{explanation} (default: {said})"}
+        if isinstance(default, bool):
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif name in _CHOICES:
+            keywords["choices"] = _CHOICES[name]
+        else:
+            kind = str if default is None else type(default)
+            keywords |= {"type": _TYPES.get(name, kind), "metavar": "X"}
+        parser.add_argument(_option(name), **keywords)
+
+
+def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of a series of runs: the defaults, and what is given.
+
+    Raises:
+        ValueError: an option that does nothing, is out of range, or does not go together
+            with another.
+    """
+    task = arguments.task
+    settings = dict(DEFAULTS[task])
+    if arguments.data is None or is_generated(arguments.data):
+        settings |= GENERATED[task]
+    if arguments.paper:
+        settings |= PAPER[task]
+    method = parse_method(arguments.method or settings["method"])
+    settings["method"] = str(method)
+    given = {name: getattr(arguments, name) for name in _HELP}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if name not in settings:
+            raise ValueError(f"{_option(name)} is of another task than {task}")
+        if name in _UNUSED[method.kind]:
+            raise ValueError(f"{_option(name)} does nothing for {method}")
+        lowest, highest = _RANGES.get(name, (0, math.inf))
+        if isinstance(value, int | float) and not lowest <= value <= highest:
+            limits = f"{lowest} to {highest}"
+            raise ValueError(f"{_option(name)} must be {limits}. Received: {value}")
+    if given.get("estimator") == "ordered":
+        settings["control_variate"] = False  # there is none for it
+    if {"train_on", "test_on"} & given.keys():
+        if "folds" in given:
+            raise ValueError("--folds does not go with --train-on and --test-on")
+        settings["folds"] = None
+    settings |= given
+    if settings.get("mix_epochs") and not settings["mix"]:
+        raise ValueError("--mix-epochs needs --mix above 0: what is to fall")
+    settings = {
+        name: value
+        for name, value in settings.items()
+        if name not in _UNUSED[method.kind]
+    }
+    return {**settings, "paper": arguments.paper, "seed": arguments.seed}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

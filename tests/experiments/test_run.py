@@ -1,0 +1,247 @@
+"""``python -m attention_sampling experiments run``, as a user runs it."""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the images come from tf.data", allow_module_level=True)
+
+import tensorflow as tf
+
+from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
+from attention_sampling.datasets.megapixel_mnist_files import write_megapixel_mnist
+from attention_sampling.datasets.synthetic.tissue import write_tissue
+from attention_sampling.experiments.__main__ import main
+from attention_sampling.experiments.augmentation import AUGMENTATIONS, augment
+from attention_sampling.experiments.data import load_images
+from attention_sampling.experiments.run import add_arguments, average_fits
+from attention_sampling.experiments.settings import DEFAULTS, choose_settings
+from attention_sampling.files import one_process
+
+SMALL = {
+    "megapixel_mnist": ["--method=u-2", "--on-demand"],
+    "colon_cancer": [
+        *("--method=ats-2", "--folds=2", "--runs=2", "--dtype-policy=mixed_bfloat16")
+    ],
+    "speed_limits": ["--method=deep-mil", "--patch-size=40", "--strides=2,2,2"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A few images of each task, in a folder of its name."""
+    directory = tmp_path_factory.mktemp("data")
+    write_tissue(directory / "colon_cancer", count=8, size=80)
+    rng = np.random.default_rng(0)
+    digits = rng.integers(256, size=(20, 28, 28), dtype="uint8")
+    train, test = (
+        MegapixelMNIST(digits, np.arange(20) % 10, count, (90, 120), 1, seed)
+        for seed, count in enumerate((6, 5))
+    )
+    (directory / "megapixel_mnist").mkdir()
+    write_megapixel_mnist(directory / "megapixel_mnist", train, test, (18, 24))
+    scenes = directory / "speed_limits"
+    scenes.mkdir()
+    for number in range(8):
+        pixels = rng.integers(256, size=(80, 120, 3), dtype="uint8")
+        Image.fromarray(pixels).save(scenes / f"{number:05d}.png")
+    lines = [f"{number:05d}.png;5;6;25;26;{1 + number // 4}" for number in range(8)]
+    (scenes / "gt.txt").write_text("\n".join(lines))
+    return directory
+
+
+def command(*words):
+    return [sys.executable, "-m", "attention_sampling", "experiments", "run", *words]
+
+
+def run(*words):
+    """Run to the end, and return the exit code and what it printed."""
+    ended = subprocess.run(command(*words), capture_output=True, text=True, timeout=300)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def words_for(data, task, output, *more):
+    words = [task, str(data / task), f"--output={output}", "--epochs=1", "--pictures=2"]
+    return [*words, *SMALL[task], *more]
+
+
+def read_metrics(output):
+    return json.loads((output / "metrics.json").read_text())
+
+
+def refuse(*words):
+    """Return the one line that a run in this process ends with."""
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *words])
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "megapixel_mnist",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in [*SMALL][1:]),
+    ],
+)
+def test_a_task_is_trained_and_gone_on_with(data, task, tmp_path):
+    output = tmp_path / "output"
+    words = words_for(data, task, output)
+    code, printed = run(*words)
+    assert code == 0, printed
+    metrics = read_metrics(output)
+    assert (metrics["kind"], metrics["task"]) == ("training", task)
+    assert str(tmp_path) not in metrics["command"]
+    assert f"run {task} DATA --epochs=1" in metrics["command"]
+    runs, folds = (2, 2) if task == "colon_cancer" else (1, 1)
+    assert len(metrics["fits"]) == runs * folds
+    assert [one["seed"] for one in metrics["runs"]] == [*range(runs)]
+    for fit in metrics["fits"]:
+        assert (fit["fold"] is None) == (folds == 1)
+        assert fit["test_error"] == fit["curve"]["test_error"][-1] <= 1
+        assert {len(values) for values in fit["curve"].values()} == {1}
+    assert metrics["mean"]["test_error"] == pytest.approx(
+        np.mean([one["test_error"] for one in metrics["runs"]]), abs=1e-6
+    )
+    pictures = list((output / "pictures").glob("*.png"))
+    assert len(pictures) == {"ats-2": 4, "u-2": 0, "deep-mil": 2}[metrics["method"]]
+    # Not again by mistake, not with other settings, and at once where all is done.
+    assert "holds trained models: go on with --resume" in refuse(*words)
+    refused = refuse(*words, "--resume", "--learning-rate=0.5")
+    assert "learning_rate was 0.001, is 0.5" in refused
+    code, printed = run(*words, "--resume")
+    assert code == 0, printed
+    assert read_metrics(output)["fits"] == metrics["fits"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_after_the_last_epoch(data, tmp_path):
+    words = ["colon_cancer", str(data / "colon_cancer"), f"--output={tmp_path}"]
+    words += ["--method=ats-2", "--train-on=1-4", "--epochs=30", "--pictures=0"]
+    model, log = tmp_path / "run-0/model.keras", tmp_path / "run-0/log.csv"
+    with subprocess.Popen(command(*words), stdout=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 240
+        while not model.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        code, printed = run(*words, "--resume")
+        assert code == 1
+        assert "Another process is at work" in printed.splitlines()[-1]
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+    done = len(pd.read_csv(log))
+    assert 1 <= done < 30
+    code, printed = run(*words, "--resume")
+    assert code == 0, printed
+    assert pd.read_csv(log)["epoch"].tolist() == [*range(30)]
+    [fit] = read_metrics(tmp_path)["fits"]
+    assert (fit["epochs"], len(fit["curve"]["test_loss"])) == (30, 30)
+    assert not list(tmp_path.rglob(".*part*"))
+
+
+def test_a_second_process_ends_with_one_line(data, tmp_path):
+    with one_process(tmp_path):
+        refused = refuse(*words_for(data, "colon_cancer", tmp_path))
+    assert refused.startswith(f"error: Another process is at work in {tmp_path}")
+    assert "\n" not in refused
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def settings_of(*words):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return choose_settings(parser.parse_args(words))
+
+
+def test_settings_are_the_defaults_and_what_is_given(tmp_path):
+    data = str(tmp_path)
+    settings = settings_of("colon_cancer", data, "--epochs=9", "--no-center")
+    expected = {**DEFAULTS["colon_cancer"], "epochs": 9, "center": False}
+    assert settings == {**expected, "paper": False, "seed": 0}
+    settings = settings_of("speed_limits", data, "--paper", "--entropy=0.5")
+    assert (settings["estimator"], settings["entropy"]) == ("ordered", 0.5)
+    assert settings_of("speed_limits")["mix"] == 1  # of generated scenes
+    assert "mix" not in settings_of("megapixel_mnist", data, "--method=u-3")
+    ordered = settings_of("colon_cancer", data, "--estimator=ordered")
+    assert ordered["control_variate"] is False
+    assert settings_of("colon_cancer", data, "--test-on=1-3")["folds"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method=ats"], "No such method"),
+        (["--strides=2,2"], "--strides is of another task than colon_cancer"),
+        (["--method=cnn-0.5", "--entropy=1"], "--entropy does nothing for cnn-0.5"),
+        (["--method=u-3", "--mix=0"], "--mix does nothing for u-3"),
+        (["--mix-epochs=4"], "--mix-epochs needs --mix above 0"),
+        (["--epochs=0"], "--epochs must be 1 to inf. Received: 0"),
+        (["--decay=1.5"], "--decay must be 0 to 1. Received: 1.5"),
+        (["--learning-rate=nan"], "--learning-rate must be 0 to inf. Received: nan"),
+        (["--folds=3", "--train-on=1"], "--folds does not go with"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        settings_of("colon_cancer", *words)
+
+
+@pytest.mark.parametrize("task", SMALL)
+def test_views_and_images_show_the_same(data, task):
+    settings = settings_of(task, str(data / task))
+    if task == "speed_limits":
+        settings |= {"patch_size": 40}
+    images = load_images(task, data / task, settings)
+    [train_on, test_on], *_ = images.splits(0)
+    assert {*train_on, *test_on} == {*range(len(images.labels))}
+    for seed in (None, 5):
+        dataset = images.batches(train_on, ("view", "image"), 3, seed)
+        batches = list(dataset)
+        labels = np.concatenate([label for _, label in batches])
+        assert sorted(labels) == sorted(images.labels[train_on])
+        (view, image), _ = batches[0]
+        assert view.shape[1:] == images.task.view_shape
+        expected = tf.image.resize(image, images.task.view_size, "area")
+        np.testing.assert_allclose(view, expected, atol=0.01)
+    truth = images.truth(int(test_on[0]))
+    assert truth.image.shape == images.task.image_shape
+    [inputs, _] = next(iter(images.batches(test_on[:1], ("image",), 1)))
+    np.testing.assert_array_equal(inputs[0][0], truth.image)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_an_augmentation_changes_images_by_its_seed(name, rng):
+    image = tf.constant(rng.integers(256, size=(20, 20, 3), dtype="uint8"))
+    if not AUGMENTATIONS[name]:
+        return
+    first, again, other = (
+        augment(image, [seed, 1], **AUGMENTATIONS[name]).numpy() for seed in (0, 0, 3)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).mean() > 0.5
+
+
+def test_a_run_is_the_mean_over_its_folds_by_their_images():
+    fits = [
+        dict.fromkeys(("train_loss", "train_error", "test_loss", "seconds"), 1.0)
+        | {"run": run, "seed": run + 7, "n_train": 1, "n_test": n, "test_error": error}
+        for run, n, error in ((0, 20, 0.2), (0, 60, 0.4), (1, 50, 0.5), (1, 50, 0.5))
+    ]
+    averages = average_fits(fits, folds=2)
+    errors = [one["test_error"] for one in averages["runs"]]
+    assert errors == pytest.approx([(20 * 0.2 + 60 * 0.4) / 80, 0.5])
+    assert averages["mean"]["test_error"] == pytest.approx(np.mean(errors))
+    expected = np.std(errors, ddof=1) / np.sqrt(2)
+    assert averages["standard_error"]["test_error"] == pytest.approx(expected, abs=1e-6)
+    # A run that is not whole does not count, and of one run there is no error.
+    averages = average_fits(fits[:3], folds=2)
+    assert [one["seed"] for one in averages["runs"]] == [7]
+    assert averages["standard_error"]["test_error"] is None
