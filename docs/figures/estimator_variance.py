@@ -98,8 +98,8 @@ def plot(path, errors):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=40)
-    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--problems", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=250)
     parser.add_argument("--responses", type=int, default=16)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()

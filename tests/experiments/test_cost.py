@@ -16,9 +16,6 @@ from attention_sampling.experiments.tasks import TASKS
 from attention_sampling.files import one_process
 
 ROOT = Path(__file__).resolve().parents[2]
-on_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="TensorFlow's steps are measured"
-)
 
 
 def small_model(image_size=(40, 40), view_size=(10, 10)):
@@ -76,7 +73,6 @@ def check_files(output, name, methods):
     return rows
 
 
-@on_tensorflow
 def test_a_model_of_ones_own_beside_its_two_networks(tmp_path):
     small_model((400, 400), (200, 200)).save(tmp_path / "my.keras")
     done = cost(
@@ -91,7 +87,6 @@ def test_a_model_of_ones_own_beside_its_two_networks(tmp_path):
         assert trace.stat().st_size > 0
 
 
-@on_tensorflow
 @pytest.mark.slow
 def test_the_methods_of_a_task(tmp_path):
     words = ("--task", "colon_cancer", "--methods", "u-10,cnn-0.5", "--steps", 6)
@@ -104,7 +99,6 @@ def test_the_methods_of_a_task(tmp_path):
     assert rows["cnn-0.5"]["resident_mb_per_sample"] > 20
 
 
-@on_tensorflow
 def test_memory_is_that_of_the_activations():
     from attention_sampling.experiments.cost.process import ForwardBackward, Measurement
 
@@ -121,7 +115,6 @@ def test_memory_is_that_of_the_activations():
     assert all(step.seconds > 0 for step in steps)
 
 
-@on_tensorflow
 def test_too_little_memory_is_a_memory_error():
     from attention_sampling.experiments.cost import process
 
@@ -150,7 +143,6 @@ def test_bare_networks_train_both_networks():
     assert features == pytest.approx(4 / 64)
 
 
-@on_tensorflow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -183,7 +175,6 @@ def test_what_cannot_be_measured_is_refused(words, message, tmp_path, monkeypatc
         run(parser.parse_args(words))
 
 
-@on_tensorflow
 def test_a_second_process_on_the_same_output_ends_at_once(tmp_path):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
