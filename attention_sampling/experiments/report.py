@@ -108,19 +108,24 @@ def summarize(trainings: Sequence[Any]) -> pd.DataFrame:
         run; ``curves``, the fits of these runs.
     """
     fits = pd.DataFrame(
-        {**fit, "method": one["method"], "settings": _settings(one)}
-        for one in trainings
+        {
+            **fit,
+            "run": (number, fit["run"]),
+            "method": one["method"],
+            "settings": _settings(one),
+        }
+        for number, one in enumerate(trainings)
         for fit in one["fits"]
     )
     rows = []
     for (method, settings), series in fits.groupby(["method", "settings"]):
-        folds = series.groupby("seed")["epochs"].transform("size")
+        folds = series.groupby("run")["epochs"].transform("size")
         series = series[folds == folds.max()]  # whole runs
         row = {"method": method, "settings": json.loads(settings), "curves": series}
-        row |= {"runs": series["seed"].nunique(), "epochs": series["epochs"].min()}
+        row |= {"runs": series["run"].nunique(), "epochs": series["epochs"].min()}
         for measure, weight in _MEASURES.items():
-            products = (series[measure] * series[weight]).groupby(series["seed"]).sum()
-            of_runs = products / series.groupby("seed")[weight].sum()
+            products = (series[measure] * series[weight]).groupby(series["run"]).sum()
+            of_runs = products / series.groupby("run")[weight].sum()
             row |= {measure: of_runs.mean(), f"{measure}_error": of_runs.sem()}
         rows.append(row)
     # The plain row of a method comes first: not the paper's settings, and most runs.
@@ -217,7 +222,9 @@ def _format_errors(trained: pd.DataFrame, published: Any) -> str:
         ):
             cells[title] = _mean(row[measure], row[f"{measure}_error"])
             if published:
-                values = [getattr(paper, x, None) for x in (measure, f"{measure}_error")]
+                values = [
+                    getattr(paper, x, None) for x in (measure, f"{measure}_error")
+                ]
                 cells[f"{title}, paper"] = _mean(*values)
         rows.append(cells)
     return _format_table(pd.DataFrame(rows))
@@ -326,6 +333,6 @@ def _average_curves(fits: pd.DataFrame, measure: str, epochs: int) -> np.ndarray
                 axis=0,
                 weights=run[_MEASURES[measure]],
             )
-            for _, run in fits.groupby("seed")
+            for _, run in fits.groupby("run")
         ]
     )

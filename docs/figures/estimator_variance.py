@@ -63,9 +63,7 @@ def squared_errors(attention, features, n_patches, trials, rng):
         if name.endswith("control variate"):
             factors = getattr(estimators, f"{kind}_leave_one_out")(sampled)
             of_cells = of_cells - np.asarray(
-                estimators.control_variate(
-                    of_cells.astype("float32"), sampled, factors
-                )
+                estimators.control_variate(of_cells.astype("float32"), sampled, factors)
             )
         gradient = np.zeros((trials, CELLS))
         responses = np.einsum("tnd,td->tn", of_cells, direction)

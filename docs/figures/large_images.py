@@ -113,7 +113,9 @@ if __name__ == "__main__":
     above = megabytes[-1] - megabytes[-1, 0]
     names = [f"{size:,}" for size in arguments.megapixels]
     for row in zip(names, np.median(seconds, axis=0), ratios, above, strict=True):
-        print("{} megapixels: {:.3f} s, {:.2f} of the smallest, {:+.1f} MB".format(*row))
+        print(
+            "{} megapixels: {:.3f} s, {:.2f} of the smallest, {:+.1f} MB".format(*row)
+        )
     figure = Figure((9, 3.2), layout="constrained")
     for axes, values, label in zip(
         figure.subplots(1, 2),

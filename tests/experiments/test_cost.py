@@ -146,7 +146,10 @@ def test_bare_networks_train_both_networks():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--task", "colon_cancer", "--batch-size", "0"], "--batch-size must be at least 1"),
+        (
+            ["--task", "colon_cancer", "--batch-size", "0"],
+            "--batch-size must be at least 1",
+        ),
         (["--task", "colon_cancer", "--steps", "0"], "--steps must be at least 1"),
         (["--task", "colon_cancer", "--methods", "best"], "No such method"),
         (["--model", "small", "--methods", "ats-10"], "Received: --methods ats-10"),

@@ -125,7 +125,10 @@ def test_a_page_of_trainings_and_cost_beside_the_papers_numbers(tmp_path):
     assert ("ATS-10", "1", "2", "0.400", "0.500") in rows  # of a size of its own
     time, memory = ("10 ms (1.00)", "1.8 ms (1.00)"), ("20 MB (1.00)", "21 MB (1.00)")
     assert ("ATS-10", *time, *memory) in rows
-    time, memory = ("1,234 ms (50.0)", "48.5 ms (26.9)"), ("20 MB (1.00)", "644 MB (30.7)")
+    time, memory = (
+        ("1,234 ms (50.0)", "48.5 ms (26.9)"),
+        ("20 MB (1.00)", "644 MB (30.7)"),
+    )
     assert ("Deep MIL", *time, *memory) in rows
     assert ("bare networks", "10 ms (0.95)", "", "20 MB (1.00)", "") in rows
     assert not [row for row in rows if row[0] == "CNN 0.5"]  # of another batch size
