@@ -22,8 +22,6 @@ MODULES = sorted(
 def test_examples_in_docstrings_run(name, monkeypatch, tmp_path):
     if name.endswith("sampling_metrics") and keras.backend.backend() == "jax":
         pytest.skip("Keras on JAX keeps no metrics of layers")
-    if name.endswith("benchmark.steps") and keras.backend.backend() != "tensorflow":
-        pytest.skip("the step of TensorFlow is what it measures")
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     names = {"keras": keras, "np": np}

@@ -1,1 +1,0 @@
-"""Time and memory a sample of each method."""

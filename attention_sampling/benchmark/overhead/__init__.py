@@ -1,1 +1,0 @@
-"""Training steps and their bare networks."""

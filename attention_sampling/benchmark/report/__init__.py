@@ -1,1 +1,0 @@
-"""One page of all that was measured."""

@@ -1,0 +1,1 @@
+"""Time and memory a sample: ``python -m attention_sampling experiments cost``."""

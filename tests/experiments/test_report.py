@@ -1,0 +1,180 @@
+"""The page of results: means, standard errors, and the committed page made again."""
+
+import json
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from attention_sampling.experiments.report import read_measurements, run, summarize
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results"
+ABOUT = {
+    "date": "2026-11-28T01:22:02+00:00",
+    "command": "python -m attention_sampling experiments run colon_cancer DATA",
+    "versions": {"python": "3.11.7", "backend": "tensorflow", "keras": "3.15.1"},
+    "machine": {"processor": "a processor", "cores": 2},
+}
+
+
+def training(method, fits, image_shape=(500, 500, 3), **settings):
+    """Return what ``experiments run`` writes; a fit is (seed, fold, n_test, test error)."""
+    return {
+        "kind": "training",
+        "task": "colon_cancer",
+        "image_shape": list(image_shape),
+        "method": method,
+        "settings": {"method": method, "runs": 9, "data": {"images": 70}, **settings},
+        "fits": [
+            {
+                "run": seed,
+                "seed": seed,
+                "fold": fold,
+                "epochs": 2,
+                "n_train": 100 - n_test,
+                "n_test": n_test,
+                "train_loss": 0.5,
+                "test_error": error,
+                "curve": {"train_loss": [0.7, 0.5], "test_error": [0.9, error]},
+            }
+            for seed, fold, n_test, error in fits
+        ],
+        **ABOUT,
+    }
+
+
+def cost():
+    row = {
+        "method": "ats-10",
+        "batch_size": 1,
+        "ms_per_sample": 10.0,
+        "allocator_mb_per_sample": 20.0,
+        "time_ratio": 1.0,
+        "allocator_ratio": 1.0,
+    }
+    rows = [
+        row,
+        {**row, "method": "deep-mil", "ms_per_sample": 1234.5, "time_ratio": 50.0},
+        {**row, "method": "bare networks", "time_ratio": 0.95},
+        {"method": "cnn-1", "batch_size": 1, "reason": "out of memory"},
+        {**row, "method": "cnn-0.5", "batch_size": 32},
+    ]
+    about = {**ABOUT, "command": "python -m attention_sampling experiments cost"}
+    return {"kind": "cost", "task": "colon_cancer", "rows": rows, **about}
+
+
+def table_rows(page):
+    """Return the rows of all tables of a page as tuples of cells."""
+    rows = []
+    for line in page.splitlines():
+        if match := re.fullmatch(r"   ([* ]) - ?(.*)", line):
+            if match[1] == "*":
+                rows.append([])
+            rows[-1].append(match[2])
+    return [tuple(row) for row in rows]
+
+
+def test_mean_and_standard_error_are_of_whole_runs():
+    fits = [(0, 0, 10, 0.1), (0, 1, 30, 0.3), (1, 0, 10, 0.5), (1, 1, 30, 0.1)]
+    unfinished = [(2, 0, 10, 0.9)]
+    [row] = summarize([training("ats-10", fits + unfinished)]).to_dict("records")
+    # Folds count by their images: 0.25 and 0.2; then (0.25 - 0.2) / 2.
+    assert row["runs"] == 2
+    assert row["epochs"] == 2
+    assert row["test_error"] == pytest.approx(0.225)
+    assert row["test_error_error"] == pytest.approx(0.025)
+
+
+def test_files_of_other_seeds_are_one_row_and_other_settings_are_named():
+    trainings = [
+        training("ats-10", [(0, None, 10, 0.2)], center=True, seed=0),
+        training("ats-10", [(1, None, 10, 0.4)], center=True, seed=1),
+        training("ats-10", [(0, None, 10, 0.6)], center=False, seed=0),
+        training("ats-10", [(0, None, 10, 0.8)], center=False, paper=True),
+        training("cnn-0.5", [(0, None, 10, 0.3)], center=True),
+    ]
+    table = summarize(trainings)
+    assert list(table.index) == [
+        "CNN 0.5",
+        "ATS-10",
+        "ATS-10, center False",
+        "ATS-10, settings of the paper",
+    ]
+    assert list(table["runs"]) == [1, 2, 1, 1]
+    assert list(table["test_error"]) == pytest.approx([0.3, 0.3, 0.6, 0.8])
+
+
+def test_a_page_of_trainings_and_cost_beside_the_papers_numbers(tmp_path):
+    trainings = [
+        training("ats-10", [(0, None, 10, 0.1), (1, None, 10, 0.2)]),
+        training("ats-10", [(0, None, 10, 0.4)], image_shape=(250, 250, 3)),
+    ]
+    (tmp_path / "runs").mkdir()
+    for number, content in enumerate([*trainings, cost()]):
+        (tmp_path / "runs" / f"{number}.json").write_text(json.dumps(content))
+    run(Namespace(directory=tmp_path / "runs", output=tmp_path / "page"))
+    page = (tmp_path / "page" / "report.rst").read_text("utf-8")
+    rows = table_rows(page)
+    error, paper = "0.150 ± 0.050", "0.093 ± 0.014"
+    loss, papers_loss = "0.500 ± 0.000", "0.083 ± 0.019"
+    assert ("ATS-10", "2", "2", error, paper, loss, papers_loss) in rows
+    assert ("ATS-10", "1", "2", "0.400", "0.500") in rows  # of a size of its own
+    time, memory = ("10 ms (1.00)", "1.8 ms (1.00)"), ("20 MB (1.00)", "21 MB (1.00)")
+    assert ("ATS-10", *time, *memory) in rows
+    time, memory = (
+        ("1,234 ms (50.0)", "48.5 ms (26.9)"),
+        ("20 MB (1.00)", "644 MB (30.7)"),
+    )
+    assert ("Deep MIL", *time, *memory) in rows
+    assert ("bare networks", "10 ms (0.95)", "", "20 MB (1.00)", "") in rows
+    assert not [row for row in rows if row[0] == "CNN 0.5"]  # of another batch size
+    assert "Not trained: U-10, U-50, CNN 0.5, CNN 1, Deep MIL, ATS-50." in page
+    assert "CNN 1 was not measured: out of memory" in page
+    for words in (ABOUT["command"], "experiments cost", "a processor", "keras 3.15.1"):
+        assert words in page
+    for figure in re.findall(r"figure:: (.+)", page):
+        assert (tmp_path / "page" / figure).stat().st_size > 1000
+    assert page.count("figure::") == 2
+
+
+def test_the_committed_page_is_made_again(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "attention_sampling", "experiments", "report"),
+            *(str(RESULTS / "measured"), "--output", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in RESULTS.iterdir() if path.is_file()}
+    page = (tmp_path / "report.rst").read_text("utf-8")
+    assert page == (RESULTS / "report.rst").read_text("utf-8")
+
+
+def test_every_measured_file_is_on_the_committed_page():
+    trainings, costs = read_measurements(RESULTS / "measured")
+    assert len(trainings) + len(costs) == len([*RESULTS.rglob("*.json")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "Received: "),
+        ('{"kind": "training", "task": "another"}', "Received: "),
+        ('{"kind": ', "0.json holds no JSON"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused_by_name(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / "0.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_measurements(tmp_path)
+    assert str(tmp_path) in str(error.value)
