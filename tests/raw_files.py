@@ -16,8 +16,13 @@ HEADER = 32
 class RawFile(OpenFile):
     def __init__(self, path):
         self.number = os.open(path, os.O_RDONLY)
-        self.dtype, *shape = os.pread(self.number, HEADER, 0).decode("ascii").split()
-        height, width, channels = self.shape = tuple(map(int, shape))
+        try:
+            words = os.pread(self.number, HEADER, 0).decode("ascii").split()
+            self.dtype, *shape = words
+            height, width, channels = self.shape = tuple(map(int, shape))
+        except BaseException:
+            self.close()
+            raise
         self.images = [
             Image(None, ((height, width),), ((8, width),), channels, self.dtype)
         ]

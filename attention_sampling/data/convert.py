@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -253,13 +254,11 @@ def _progress_bar(
     source: Source, path: Path, progress: bool
 ) -> Iterator[Callable[[int], Any]]:
     """Show how much is written; gives what is called with bytes of pixels."""
-    tqdm = None
-    if progress:
-        with contextlib.suppress(ImportError):
-            from tqdm import tqdm
-    if tqdm is None:
+    if not progress or importlib.util.find_spec("tqdm") is None:
         yield lambda count: None
         return
+    from tqdm import tqdm
+
     total = sum(raw_bytes(source, index) for index in range(len(source)))
     with tqdm(total=total, desc=path.name, unit="B", unit_scale=True) as bar:
         yield bar.update

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attention_sampling.data.errors import SourceError
-from attention_sampling.data.jpeg import check_jpeg, decode_jpeg
+from attention_sampling.data.jpeg import decode_jpeg, describe_jpeg
 from attention_sampling.data.libraries import import_library
 from attention_sampling.data.tiff import TiffSource, is_tiff
 
@@ -33,7 +33,6 @@ _SIGNATURES = {
 _READERS = {
     "BMP": ("BmpImagePlugin", "BmpImageFile"),
     "GIF": ("GifImagePlugin", "GifImageFile"),
-    "JPEG": ("JpegImagePlugin", "JpegImageFile"),
     "JPEG 2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
     "PNG": ("PngImagePlugin", "PngImageFile"),
     "PPM": ("PpmImagePlugin", "PpmImageFile"),
@@ -79,10 +78,10 @@ def describe_image(path: str) -> Description:
     image_format = _format_of(path)
     if image_format == "TIFF":
         return _read_tiff(path)[0]
+    if image_format == "JPEG":
+        return describe_jpeg(path), "uint8"
     with _open_header(path, image_format) as header:
         _, channels, dtype = _find_mode(header, image_format)
-        if image_format == "JPEG":
-            check_jpeg(path)
         return (header.height, header.width, channels), dtype
 
 
@@ -95,14 +94,14 @@ def decode_image(path: str) -> npt.NDArray[Any]:
     image_format = _format_of(path)
     if image_format == "TIFF":
         return _read_tiff(path, pixels=True)[1]
+    if image_format == "JPEG":
+        return decode_jpeg(path)
     with _open_header(path, image_format) as header:
         mode, channels, dtype = _find_mode(header, image_format)
         size = header.height, header.width, channels
         if image_format == "PNG":
             _check_png(Path(path).read_bytes())
-        if image_format == "JPEG":
-            pixels = decode_jpeg(path, "GRAY" if mode == "L" else "RGB")
-        elif _is_deep_colour(header, image_format):
+        if _is_deep_colour(header, image_format):
             imagecodecs = import_library("imagecodecs")
             pixels = imagecodecs.png_decode(Path(path).read_bytes())
             # A colour that counts as transparent comes as a channel that no other has.
@@ -116,7 +115,7 @@ def _format_of(path: str) -> str:
     with open(path, "rb") as file:
         image_format = find_format(file.read(16))
     if image_format is None:
-        expected = ", ".join([*_READERS, "TIFF"])
+        expected = ", ".join([*_SIGNATURES, "TIFF"])
         raise OSError(f"the file is of an unknown format. Expected: one of {expected}")
     return image_format
 

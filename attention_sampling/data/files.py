@@ -252,32 +252,30 @@ class FileSource(Source):
         self, files: Sequence[str], skip: bool
     ) -> tuple[list[_Stored], list[tuple[str, str]]]:
         """Return what is in the files, and what is wrong with those left out."""
+        found: list[list[_Stored] | Exception] = []
         pool = ThreadPoolExecutor(self.default_threads)
-        found: dict[str, list[_Stored] | Exception] = {}
         try:
             for path, result in zip(files, pool.map(self._look, files), strict=True):
-                failed = isinstance(result, Exception)
-                if failed and (not skip or is_fault_of_process(result)):
-                    raise SourceError(f"{path}: {describe_error(result)}") from result
-                found[path] = result
+                if isinstance(result, Exception):
+                    if not skip or is_fault_of_process(result):
+                        raise SourceError(
+                            f"{path}: {describe_error(result)}"
+                        ) from result
+                found.append(result)
         finally:
             pool.shutdown(cancel_futures=True)
-        sound = {p: images for p, images in found.items() if isinstance(images, list)}
-        usual = _most_common_kind(sound.values())
+        usual = _most_common_kind([r for r in found if isinstance(r, list)])
         kept: list[_Stored] = []
         skipped: list[tuple[str, str]] = []
-        for path in files:
-            result = found[path]
-            if isinstance(result, list):
-                misfit = self._find_misfit(result, usual)
-                if not misfit:
-                    kept += result
-                elif not skip:
-                    raise SourceError(f"{path}: {misfit}")
-                else:
-                    skipped.append((path, misfit))
-            else:
+        for path, result in zip(files, found, strict=True):
+            if isinstance(result, Exception):
                 skipped.append((path, describe_error(result)))
+            elif reason := self._find_misfit(result, usual):
+                if not skip:
+                    raise SourceError(f"{path}: {reason}")
+                skipped.append((path, reason))
+            else:
+                kept += result
         return kept, skipped
 
     def _look(self, path: str) -> list[_Stored] | Exception:

@@ -12,19 +12,19 @@ _SOI, _SOS, _EOI = 0xD8, 0xDA, 0xD9
 _END = b"\xff\xd9"
 # Segments that pixels depend on: frames, tables, restart interval, Adobe's colours.
 _NEEDED = {*range(0xC0, 0xD0), 0xDB, 0xDD, 0xEE}
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # Filling, and markers without a segment.
 _BARE = {0xFF, _SOI, *range(0xD0, 0xD8)}
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 
-def decode_jpeg(path: str, colours: str) -> npt.NDArray[np.uint8]:
+def decode_jpeg(path: str) -> npt.NDArray[np.uint8]:
     """Decode a JPEG file, and refuse one whose scan is broken, which Pillow does not notice.
 
     There is no checksum in a JPEG: what decodes to as many valid codes is not noticed.
 
     Args:
         path: the file.
-        colours: ``"GRAY"`` or ``"RGB"``.
 
     Returns:
         (height, width, channels).
@@ -32,11 +32,13 @@ def decode_jpeg(path: str, colours: str) -> npt.NDArray[np.uint8]:
     Raises:
         OSError: it is broken.
     """
-    return simplejpeg.decode_jpeg(_mend(Path(path).read_bytes()), colours, strict=True)
+    data = _mend(Path(path).read_bytes())
+    is_grey = simplejpeg.decode_jpeg_header(data)[2] == "Gray"
+    return simplejpeg.decode_jpeg(data, "GRAY" if is_grey else "RGB", strict=True)
 
 
-def check_jpeg(path: str) -> None:
-    """Refuse a JPEG file of which its header or its end tells that it cannot be decoded.
+def describe_jpeg(path: str) -> tuple[int, int, int]:
+    """Return (height, width, channels) of a JPEG file, from its header.
 
     Raises:
         OSError: its header is broken, of a kind that is not decoded, or it is cut off.
@@ -47,16 +49,22 @@ def check_jpeg(path: str) -> None:
             more = file.read(max(2**16, len(data)))
             data += more
             try:
-                simplejpeg.decode_jpeg_header(_mend(data), strict=True)
+                header = simplejpeg.decode_jpeg_header(_mend(data), strict=True)
                 break
             except (OSError, ValueError):
                 if not more:
                     raise
         file.seek(max(0, os.path.getsize(path) - 2))
-        if file.read() == _END:
-            return
-    if _END not in _mend(Path(path).read_bytes()):
+        whole = file.read() == _END or _END in _mend(Path(path).read_bytes())
+    if not whole:
         raise OSError("the JPEG is cut off: it has no end")
+    height, width, colours, _ = header
+    if colours not in ("Gray", "RGB", "YCbCr"):
+        raise OSError(
+            f"its colours are {colours}. Expected: grey or RGB. Convert it with the colour "
+            "profile that belongs to it"
+        )
+    return height, width, 1 if colours == "Gray" else 3
 
 
 def _mend(data: bytes) -> bytes:
@@ -85,8 +93,11 @@ def _mend(data: bytes) -> bytes:
             return b"".join([*kept, segment, memoryview(data)[end:]])
         if marker == _EOI:
             raise OSError("the JPEG ends before its first scan")
-        if marker in (0xC0, 0xC1):
-            is_sequential = True
+        if marker in _FRAMES and segment[4:5] != b"\x08":
+            raise OSError(
+                "the values of a JPEG must be of 8 bits. Store it as PNG or TIFF"
+            )
+        is_sequential |= marker in (0xC0, 0xC1)
         if marker in _NEEDED:
             kept.append(segment)
         elif marker == 0xE0 and segment[4:9] == b"JFIF\x00":
