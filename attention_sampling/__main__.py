@@ -8,15 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attention_sampling.data.errors import SourceError, is_fault_of_process
-
-# What a remedy calls an argument of Python -> what the command calls it.
-_OPTIONS = {
-    'on_error="skip"': "--on-error skip",
-    "overwrite=True": "--overwrite",
-    "`dataset`": "--dataset",
-    "channels=3": "--channels 3",
-}
+from attention_sampling.data.errors import SourceError, in_options, is_fault_of_process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             and parsed.command != "convert"
         ):
             raise  # the output cannot be written
-        print(f"error: {_in_options(error)}", file=sys.stderr)
+        print(f"error: {in_options(error)}", file=sys.stderr)
         broken = unreadable and not is_fault_of_process(error)
         return 1 if broken and parsed.command == "convert" else 2
 
@@ -190,6 +182,8 @@ def _run_experiments(arguments: list[str]) -> int:
     """Hand over to the experiments, whose libraries need not be installed."""
     try:
         from attention_sampling.experiments.__main__ import main as run
+
+        return int(run(arguments) or 0)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("attention_sampling"):
             raise
@@ -199,15 +193,6 @@ def _run_experiments(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    return int(run(arguments) or 0)
-
-
-def _in_options(error: BaseException) -> str:
-    """Return what an error says, in the words of the command line."""
-    text = str(error)
-    for argument, option in _OPTIONS.items():
-        text = text.replace(argument, option)
-    return text
 
 
 def _positive(text: str) -> int:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from attention_sampling.data.errors import SourceError, is_fault_of_process
+from attention_sampling.data.errors import SourceError, in_options, is_fault_of_process
 from attention_sampling.data.files import FileSource
 from attention_sampling.data.opening import open_source
 from attention_sampling.data.paths import Paths
@@ -80,7 +80,7 @@ def print_info(paths: Sequence[str], **keywords: Any) -> Report:
                     _describe(source, path, i) for i in range(len(source))
                 ]
         except SourceError as error:
-            report.note(error, str(error))
+            report.note(error, in_options(error))
     if report.images:
         rows = [_HEADER, *report.images]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -171,7 +171,7 @@ def _check_file(path: str, everything: bool, keywords: dict[str, Any]) -> Report
     try:
         source = open_any_size(path, threads=1, **keywords)
     except SourceError as error:
-        report.note(error, str(error))
+        report.note(error, in_options(error))
         return report
     with source:
         kind = f"{_count(source.channels, 'channel')} of {source.dtype}"

@@ -5,6 +5,14 @@ import errno
 # What the operating system says where the process may hold no more.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
+# What a remedy calls an argument of Python -> what the commands call it.
+_OPTIONS = {
+    'on_error="skip"': "--on-error skip",
+    "overwrite=True": "--overwrite",
+    "`dataset`": "--dataset",
+    "channels=3": "--channels 3",
+}
+
 
 class SourceError(OSError):
     """Pixels could not be read: the message names file, image and window."""
@@ -30,3 +38,11 @@ def is_fault_of_process(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def in_options(error: BaseException) -> str:
+    """Return what an error says, in the words of the command line."""
+    text = str(error)
+    for argument, option in _OPTIONS.items():
+        text = text.replace(argument, option)
+    return text

@@ -18,8 +18,8 @@ from raw_files import HEADER, RawSource, write, write_all
 from source_contract import SourceContract, check_windows, draw_images, open_files
 
 from attention_sampling.data import SourceError, TiffSource
-from attention_sampling.data.files import Image
 from attention_sampling.data.errors import is_fault_of_process
+from attention_sampling.data.files import Image
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import RawSource, write_all
+from raw_files import write_all
 from source_contract import check_windows, draw_images
 
 from attention_sampling.data import Source, SourceError

@@ -3,13 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from attention_sampling.data.image_order import choose_images, image_order
-
-
-def test_all_images_in_order():
-    chosen = choose_images(4)
-    assert chosen.dtype == np.int32
-    assert chosen.tolist() == [0, 1, 2, 3]
+from attention_sampling.data.order import choose_images, image_order
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 10])
@@ -18,16 +12,6 @@ def test_parts_are_disjoint_and_everything_and_of_even_size(workers):
     assert sorted(np.concatenate(parts)) == list(range(10))
     sizes = [len(part) for part in parts]
     assert max(sizes) - min(sizes) <= 1
-
-
-def test_every_order_comes_equally_often():
-    next_epoch = image_order(choose_images(3), shuffle=True, seed=0)
-    drawn, times = np.unique(
-        [next_epoch() for _ in range(6000)], axis=0, return_counts=1
-    )
-    assert len(drawn) == 6
-    # Five standard deviations of a binomial of 6000 times one sixth.
-    assert abs(times - 1000).max() < 5 * np.sqrt(6000 * 5 / 36)
 
 
 def test_no_seed_is_a_seed_from_python_s_random():
