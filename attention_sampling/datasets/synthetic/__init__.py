@@ -1,0 +1,1 @@
+"""Generated data sets, for where no real one is at hand."""
