@@ -59,9 +59,7 @@ def parse_arguments():
     option("--epochs", type=int, default=10)
     option("--batch-size", type=int, default=8)
     option("--n-patches", type=int, default=5)
-    option(
-        "--seed", type=int, default=0, help="of the split, too: resume with the same"
-    )
+    option("--seed", type=int, default=0, help="of the split too: keep it to resume")
     option("--resume", action="store_true", help="go on after the last whole epoch")
     option("--profile", action="store_true", help="measure a few steps, train nothing")
     arguments = parser.parse_args()
@@ -77,34 +75,36 @@ def build_attention():
     x = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(x)
     x = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(x)
     scores = keras.layers.Conv2D(1, 3, padding="same")(x)
-    # Signs are made to catch the eye. The attention starts as the variance of colour
-    # around a pixel, and learns from there; from an even start it takes many times as long.
-    colour = view - keras.ops.mean(view, axis=-1, keepdims=True)
-    contrast = LocalContrast(window=3)(colour)
+    # Limits have a red ring. The attention starts as the variance of red against green
+    # around a pixel, and learns from there: from an even start it takes much longer.
+    red, green, _ = keras.ops.split(view, 3, axis=-1)
+    contrast = LocalContrast(window=3)(red - green)
     scores += 2 * keras.ops.log(1 + keras.ops.expand_dims(contrast, -1))
     scores = keras.layers.MaxPooling2D(2)(scores)
     attention = SampleSoftmax(squeeze_channels=True, smooth=1e-4)(scores)
     return keras.Model(view, attention, name="attention")
 
 
+def convolve(x, filters, size, strides=1):
+    x = keras.layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+
+
 def build_feature():
     """Return the network from a patch to a vector of length 1."""
     patch = keras.Input((PATCH_SIZE, PATCH_SIZE, 3))
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
-    for filters, size, stride in ((16, 5, 2), (32, 3, 1), (64, 3, 2), (64, 3, 2)):
-        x = keras.layers.Conv2D(
-            filters, size, strides=stride, padding="same", use_bias=False
-        )(x)
-        x = keras.layers.BatchNormalization(momentum=0.9)(x)
-        x = keras.layers.ReLU()(x)
-    x = keras.layers.GlobalMaxPooling2D()(x)
+    x = convolve(x, 16, 5, strides=2)
+    x = keras.layers.MaxPooling2D(2)(convolve(x, 32, 3))
+    x = keras.layers.MaxPooling2D(2)(convolve(x, 64, 3))
+    x = keras.layers.GlobalMaxPooling2D()(convolve(x, 64, 3))
     # Features that differ in direction, not in length: then the attention is the best
     # distribution to sample from.
     x = keras.layers.BatchNormalization(momentum=0.9)(x)
     return keras.Model(patch, keras.layers.UnitNormalization()(x), name="feature")
 
 
-def build_model(view_size, image_size, n_classes, n_patches, seed):
+def build_model(image_size, view_size, n_classes, n_patches, seed):
     view = keras.Input((*view_size, 3), name="view")
     image = keras.Input((*image_size, 3), name="image", dtype="uint8")
     features, _, _ = attention_sampling(
@@ -121,7 +121,7 @@ def build_model(view_size, image_size, n_classes, n_patches, seed):
     label = keras.layers.Dense(n_classes, activation="softmax")(features)
     model = keras.Model([view, image], label)
     model.compile(
-        optimizer=keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
+        keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
         metrics=[
             "accuracy",
@@ -129,35 +129,6 @@ def build_model(view_size, image_size, n_classes, n_patches, seed):
         ],
     )
     return model
-
-
-def train(model, train_batches, test_batches, labels, output, initial_epoch, epochs):
-    counts = Counter(labels)
-
-    def learning_rate(epoch):  # falls in the last quarter
-        return LEARNING_RATE * min(1.0, 4 * (1 - epoch / epochs))
-
-    # `loss` holds the regularizer of the attention and may be negative; `cross_entropy`
-    # is that of the classes alone.
-    model.fit(
-        train_batches,
-        validation_data=test_batches,
-        initial_epoch=initial_epoch,
-        epochs=epochs,
-        # Rare classes count as much as frequent ones.
-        class_weight={
-            label: len(labels) / len(counts) / n for label, n in counts.items()
-        },
-        callbacks=[
-            keras.callbacks.LearningRateScheduler(learning_rate),
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.CSVLogger(output / "log.csv", append=True),
-            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
-            EpochCheckpoint(output / "model.keras"),
-        ],
-        shuffle=False,  # the batches are
-        verbose=2,
-    )
 
 
 def profile(model, batches, directory):
@@ -170,25 +141,25 @@ def profile(model, batches, directory):
     model.fit(few, shuffle=False, verbose=0)
     milliseconds = 1000 * (time.perf_counter() - start) / len(few)
     peak = tf.config.experimental.get_memory_info(device)["peak"] / 2**20
+    print(f"A training step on {device}: {milliseconds:.0f} ms, peak {peak:.0f} MiB")
     trace = keras.callbacks.TensorBoard(directory, profile_batch=(2, 5))
     model.fit(few, shuffle=False, verbose=0, callbacks=[trace])
-    print(f"A training step on {device}: {milliseconds:.0f} ms, peak {peak:.0f} MiB")
     print(f"Look at it: pip install xprof; tensorboard --logdir {directory}")
 
 
 def plot_pictures(model, batches, samples, classes, directory):
     directory.mkdir(exist_ok=True)
-    (views, images), _ = next(iter(batches.unbatch().batch(N_PICTURES)))
+    [((views, images), _)] = batches.unbatch().batch(N_PICTURES).take(1)
     seen = explain(model, [views, images])
-    for prediction, image, sample, *looked_at in zip(
-        seen.pop("prediction"), images.numpy(), samples, *seen.values(), strict=False
-    ):
+    predictions = seen.pop("prediction")
+    for number, sample in enumerate(samples[:N_PICTURES]):
+        predicted = classes[predictions[number].argmax()]
         plot_attention(
             directory / f"{Path(sample.path).stem}.png",
-            image,
-            *looked_at,
+            images[number].numpy(),
+            **{name: array[number] for name, array in seen.items()},
             boxes=[(s.top, s.left, s.bottom, s.right) for s in sample.signs],
-            title=f"{classes[sample.label]}, predicted {classes[prediction.argmax()]}",
+            title=f"{classes[sample.label]}, predicted {predicted}",
         )
 
 
@@ -211,52 +182,62 @@ def run(arguments, output):
     elif not arguments.dataset:
         write_scenes(directory)
     data = load_speed_limits(directory, test_fraction=0.2, seed=arguments.seed)
-    image_size = check_images(data.train + data.test)
-    view_size = [2 * round(VIEW_SCALE * extent / 2) for extent in image_size]
-    keras.utils.set_random_seed(arguments.seed)
-
-    def read(samples, shuffle_seed=None):
-        paths, labels = zip(*((s.path, s.label) for s in samples), strict=True)
-        return view_and_image_dataset(
-            paths, labels, image_size, view_size, arguments.batch_size, shuffle_seed
-        )
-
+    size = check_images(data.train + data.test)
+    view_size = tuple(2 * round(VIEW_SCALE * extent / 2) for extent in size)
     print(
-        f"{len(data.train)} training and {len(data.test)} test images of "
-        f"{image_size[1]} x {image_size[0]} pixels; classes {', '.join(data.classes)}"
+        f"{len(data.train)} training and {len(data.test)} test images of {size[1]} x "
+        f"{size[0]} pixels; classes {', '.join(data.classes)}"
     )
-    train_batches, test_batches = read(data.train, arguments.seed), read(data.test)
+
+    keras.utils.set_random_seed(arguments.seed)
+    sizes = size, view_size, arguments.batch_size
+    labels = [sample.label for sample in data.train]
+    train = view_and_image_dataset(
+        [s.path for s in data.train], labels, *sizes, shuffle_seed=arguments.seed
+    )
+    test = view_and_image_dataset(
+        [s.path for s in data.test], [s.label for s in data.test], *sizes
+    )
+    initial_epoch = 0
     if arguments.resume and model_file.exists():
-        model, initial_epoch = resume_training(model_file, len(train_batches), log)
+        model, initial_epoch = resume_training(model_file, len(train), log)
         print(f"Going on after epoch {initial_epoch}")
     else:
+        n_classes, n_patches = len(data.classes), arguments.n_patches
+        model = build_model(size, view_size, n_classes, n_patches, arguments.seed)
         log.unlink(missing_ok=True)
-        model, initial_epoch = (
-            build_model(
-                view_size,
-                image_size,
-                len(data.classes),
-                arguments.n_patches,
-                arguments.seed,
-            ),
-            0,
-        )
     if arguments.profile:
-        profile(model, train_batches, output / "profile")
+        profile(model, train, output / "profile")
         return
+
+    def learning_rate(epoch):  # falls in the last quarter
+        return LEARNING_RATE * min(1.0, 4 * (1 - epoch / arguments.epochs))
+
     if initial_epoch < arguments.epochs:
-        labels = [sample.label for sample in data.train]
-        train(
-            model,
-            train_batches,
-            test_batches,
-            labels,
-            output,
-            initial_epoch,
-            arguments.epochs,
+        # `loss` holds the regularizer of the attention and may be negative;
+        # `cross_entropy` is that of the classes alone.
+        model.fit(
+            train,
+            validation_data=test,
+            initial_epoch=initial_epoch,
+            epochs=arguments.epochs,
+            # Rare classes count as much as frequent ones.
+            class_weight={
+                label: len(labels) / (len(data.classes) * count)
+                for label, count in Counter(labels).items()
+            },
+            callbacks=[
+                keras.callbacks.LearningRateScheduler(learning_rate),
+                keras.callbacks.TerminateOnNaN(),
+                keras.callbacks.CSVLogger(log, append=True),
+                keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+                EpochCheckpoint(model_file),
+            ],
+            shuffle=False,  # the batches are
+            verbose=2,
         )
-    scores = model.evaluate(test_batches, verbose=0, return_dict=True)
-    plot_pictures(model, test_batches, data.test, data.classes, output / "pictures")
+    scores = model.evaluate(test, verbose=0, return_dict=True)
+    plot_pictures(model, test, data.test, data.classes, output / "pictures")
     print(f"Test accuracy {scores['accuracy']:.3f}. Everything is in {output}")
 
 

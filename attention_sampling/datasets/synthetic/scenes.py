@@ -168,10 +168,11 @@ def generate_scene(
         signs.append((class_id, *box))
 
     # As a camera takes it: exposure, white balance and noise.
-    gain = rng.uniform(0.75, 1.1) * (1 + rng.uniform(-0.04, 0.04, 3))
-    noise = rng.standard_normal(image.shape, "float32") * rng.uniform(0.01, 0.02)
-    image = np.clip(image * gain.astype("float32") + noise, 0, 1)
-    return np.rint(255 * image).astype("uint8"), signs
+    gain = 255 * rng.uniform(0.75, 1.1) * (1 + rng.uniform(-0.04, 0.04, 3))
+    noise = rng.standard_normal(image.shape, "float32")
+    image *= gain.astype("float32")
+    image += np.float32(rng.uniform(2, 5)) * noise
+    return np.clip(np.rint(image), 0, 255).astype("uint8"), signs
 
 
 def _check_size(size: Any) -> tuple[int, int]:

@@ -18,8 +18,9 @@ _BLACK = (0.08, 0.08, 0.09)
 def paint_sign(class_id: int, rng: np.random.Generator) -> np.ndarray:
     """Paint a sign.
 
-    The numbers are set in bold or regular, more or less faded ink, so that not even the
-    mean colour of a sign tells the limit: it has to be read.
+    The numbers are alike where they are blurred, as in a view at an eighth of the
+    resolution of a sign of 34 pixels: there is a faint haze around the ink, and the shadow
+    of leaves. To tell the limit, it has to be read.
 
     Args:
         class_id: class in the German Traffic Sign Detection Benchmark: 2, 4 and 5
@@ -36,13 +37,17 @@ def paint_sign(class_id: int, rng: np.random.Generator) -> np.ndarray:
     >>> sign.shape, float(sign[0, 0, 3]), float(sign[64, 4, 3])
     ((128, 128, 4), 0.0, 1.0)
     """
+    from skimage import transform
+
     sign = np.zeros((SIDE, SIDE, 4), "float32")
     if class_id in LIMIT_CLASSES.values():
         limit = next(key for key, value in LIMIT_CLASSES.items() if value == class_id)
         _fill_disk(sign, 0, 0, 1.0, _RED)
         _fill_disk(sign, 0, 0, 0.78, _WHITE)
-        ink = rng.uniform(0.6, 1.0) * _number_mask(limit, int(rng.integers(6, 17)))
+        ink = rng.uniform(0.6, 1.0) * _number_ink(limit, int(rng.integers(6, 17)))
         sign[..., :3] += ink[..., None] * (np.array(_BLACK) - sign[..., :3])
+        leaves = rng.uniform(0.65, 1, (5, 5)).astype("float32")
+        sign[..., :3] *= transform.resize(leaves, (SIDE, SIDE), order=1)[..., None]
     elif class_id == KEEP_RIGHT:
         _fill_disk(sign, 0, 0, 1.0, _WHITE)
         _fill_disk(sign, 0, 0, 0.93, _BLUE)
@@ -84,6 +89,18 @@ def _fill_polygon(sign: Any, outline: Any, colour: Any) -> None:
 
 
 @functools.lru_cache
+def _number_ink(limit: int, weight: int) -> np.ndarray:
+    """Return (SIDE, SIDE) float32: where the ink of a number is, and a haze around it.
+
+    The haze makes all numbers alike when they are blurred as in the view.
+    """
+    from skimage import filters
+
+    masks = {number: _number_mask(number, weight) for number in LIMIT_CLASSES}
+    blurred = {number: filters.gaussian(mask, 7) for number, mask in masks.items()}
+    return masks[limit] + np.max(list(blurred.values()), axis=0) - blurred[limit]
+
+
 def _number_mask(number: int, weight: int) -> np.ndarray:
     """Return (SIDE, SIDE) float32: a number in the middle, 1 where there is ink."""
     from PIL import Image, ImageDraw, ImageFont
