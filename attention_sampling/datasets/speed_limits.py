@@ -1,19 +1,29 @@
 """Road scenes labelled with the speed limit on their signs, from two public sets."""
 
 import os
-from collections.abc import Mapping
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
-from attention_sampling.datasets import _gtsdb, _swedish
-from attention_sampling.datasets._split import (
-    check_classes,
-    choose_tests,
-    number_image,
+from attention_sampling.datasets.download import (
+    SWEDISH_MD5,
+    SWEDISH_URL,
+    download_swedish,
 )
-from attention_sampling.datasets.archive import extract_zip
-from attention_sampling.datasets.download import download
-from attention_sampling.datasets.samples import Sample, Sign, check_images
+from attention_sampling.datasets.traffic_signs import (
+    SWEDISH_CLASSES,
+    SWEDISH_SETS,
+    Sample,
+    Sign,
+    enumerate_names,
+    read_german,
+    read_swedish,
+)
 
 __all__ = [
     "SWEDISH_MD5",
@@ -26,11 +36,13 @@ __all__ = [
     "load_speed_limits",
 ]
 
-SWEDISH_URL = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer/"
-# Of SetN/annotations.txt; nobody publishes those of the images.
-SWEDISH_MD5 = {
-    "Set1": "9106a905a86209c95dc9b51d12f520d6",
-    "Set2": "09debbc67f6cd89c1e2a2688ad1d03ca",
+# What Pillow calls the format that the end of a file name promises.
+_FORMATS = {
+    ".bmp": "BMP",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".ppm": "PPM",
 }
 
 
@@ -71,11 +83,11 @@ def load_speed_limits(
 
     Args:
         directory: the folder with the files named above.
-        test_fraction: share of the images of each class that is for testing, rounded
+        test_fraction: fraction of the images of each class that is for testing, rounded
             to whole images, with at least one for training and, of two or more images,
-            one for testing. German set only.
+            one for testing. German format only.
         test_from: instead, number of the first image for testing: those whose file name
-            holds this number or a higher one. German set only.
+            holds this number or a higher one. German format only.
         seed: chooses the images for testing. The same seed and file names give the
             same split on every machine.
 
@@ -110,24 +122,22 @@ def load_speed_limits(
         )
     directory = Path(directory)
     if _is_german(directory):
-        classes, samples = _gtsdb.read_gtsdb(directory)
+        classes, samples = read_german(directory)
         if test_from is None:
-            tests = choose_tests(samples, test_fraction, seed)
+            tests = _choose_tests(samples, test_fraction, seed)
         else:
-            tests = {s for s in samples if number_image(s.path) >= test_from}
+            tests = {s for s in samples if _number_image(s.path) >= test_from}
         train = tuple(sample for sample in samples if sample not in tests)
         test = tuple(sample for sample in samples if sample in tests)
-    else:
-        if test_from is not None:
-            raise ValueError(
-                "`test_from` does not apply to the Swedish Traffic Signs, whose Set2 "
-                f"is for testing. Expected: None. Received: test_from={test_from!r}"
-            )
-        classes = _swedish.CLASSES
-        train, test = (
-            tuple(_swedish.read_swedish(directory, s)) for s in _swedish.SETS
+    elif test_from is not None:
+        raise ValueError(
+            "`test_from` does not apply to the Swedish Traffic Signs, whose Set2 "
+            f"is for testing. Expected: None. Received: test_from={test_from!r}"
         )
-    check_classes(directory, classes, train, test)
+    else:
+        classes = SWEDISH_CLASSES
+        train, test = (tuple(read_swedish(directory / s)) for s in SWEDISH_SETS)
+    _check_split(directory, classes, train, test)
     return SpeedLimits(classes, train, test)
 
 
@@ -139,7 +149,7 @@ def _is_german(directory: Path) -> bool:
             f"Received: directory={str(directory)!r}"
         )
     german = (directory / "gt.txt").is_file()
-    swedish = [(directory / s / "annotations.txt").is_file() for s in _swedish.SETS]
+    swedish = [(directory / s / "annotations.txt").is_file() for s in SWEDISH_SETS]
     if german and any(swedish):
         raise ValueError(
             "The directory holds two data sets. Expected: either gt.txt or Set1 and "
@@ -155,51 +165,118 @@ def _is_german(directory: Path) -> bool:
     return german
 
 
-def download_swedish(
-    directory: str | os.PathLike[str],
-    base_url: str = SWEDISH_URL,
-    progress: bool = True,
-    annotations_md5: Mapping[str, str] = SWEDISH_MD5,
-) -> None:
-    """Fetch the Swedish Traffic Signs set, in the layout `load_speed_limits` reads.
+def _choose_tests(
+    samples: Iterable[Sample], test_fraction: float, seed: int
+) -> set[Sample]:
+    """Choose the samples for testing, class by class."""
+    by_class: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_class[sample.label].append(sample)
+    tests: set[Sample] = set()
+    for members in by_class.values():
+        # A hash of the name shuffles alike for every NumPy and every listing order.
+        members.sort(
+            key=lambda s: sha256(f"{seed} {Path(s.path).stem}".encode()).digest()
+        )
+        count = max(round(test_fraction * len(members)), 1)
+        tests.update(members[: min(count, len(members) - 1)])
+    return tests
 
-    It may be stopped at any moment; run again, it goes on with what is missing. Where
-    everything is there, nothing is fetched. Needs tqdm, and room on the disk for the
-    images of a set twice, as the archive is removed when its images are out.
+
+def _number_image(path: str) -> int:
+    numbers = re.findall(r"[0-9]+", Path(path).stem)
+    if not numbers:
+        raise ValueError(
+            "`test_from` needs the number of each image. Expected: digits in the file "
+            f"name. Received: {path}"
+        )
+    return int(numbers[-1])
+
+
+def _check_split(
+    directory: Path,
+    classes: Sequence[str],
+    train: Sequence[Sample],
+    test: Sequence[Sample],
+) -> None:
+    """Refuse a split that cannot be trained on or tested with."""
+    for samples, purpose in ((train, "training"), (test, "testing")):
+        labels = {sample.label for sample in samples}
+        missing = [name for label, name in enumerate(classes) if label not in labels]
+        if not missing:
+            continue
+        message = (
+            f"No image of class {', '.join(missing)} is left for {purpose} in "
+            f"{directory}. Expected: some of each of {', '.join(classes)}. "
+            f"Received: {len(train)} for training, {len(test)} for testing"
+        )
+        if samples is train or not labels:
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=3)
+
+
+def check_images(samples: Sequence[Sample], progress: bool = True) -> tuple[int, int]:
+    """Decode every image once, so that no broken one stops a training later.
 
     Args:
-        directory: where to put ``Set1`` and ``Set2``; made if need be.
-        base_url: where to fetch ``SetN/annotations.txt`` and ``SetN/SetNPart0.zip``.
-        progress: show progress bars.
-        annotations_md5: md5 of ``annotations.txt`` for each set.
+        samples: the samples to check.
+        progress: show a progress bar. Needs tqdm either way.
+
+    Returns:
+        (height, width) in pixels, which all images have.
 
     Raises:
-        DownloadError: the server does not give a file, or not the right one.
-        ValueError: an archive is broken, or would write outside the directory. It is
-            removed, so that the next run fetches it anew.
+        ValueError: an image is missing, broken or cut off (all are counted, the first
+            ten named), or the images differ in size, or there is none.
 
     Example::
 
-        download_swedish("data/swedish")
-        data = load_speed_limits("data/swedish")
-
-    Reference:
-        Larsson and Felsberg 2011, *Using Fourier descriptors and spatial models for
-        traffic sign recognition*.
+        data = load_speed_limits("data/gtsdb")
+        height, width = check_images(data.train + data.test)
     """
-    base_url = base_url.rstrip("/")
-    for name in _swedish.SETS:
-        folder = Path(directory) / name
-        md5 = annotations_md5[name]
-        url = f"{base_url}/{name}/annotations.txt"
-        download(url, folder / "annotations.txt", md5=md5, progress=progress)
-        images = folder / f"{name}Part0"
-        archive = folder / f"{name}Part0.zip"
-        if not images.is_dir() or not any(images.iterdir()):
-            download(f"{base_url}/{name}/{archive.name}", archive, progress=progress)
-            try:
-                extract_zip(archive, images, progress=progress)
-            except ValueError:
-                archive.unlink()
-                raise
-        archive.unlink(missing_ok=True)
+    from tqdm import tqdm
+
+    if not samples:
+        raise ValueError(
+            "There is no image to check. Expected: at least one sample. "
+            f"Received: samples={samples!r}"
+        )
+    paths = [sample.path for sample in samples]
+    pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+    try:
+        found = pool.map(_decode, paths)
+        bar = tqdm(found, "Checking images", len(paths), disable=not progress)
+        sizes = dict(zip(paths, bar, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    broken = [f"{path} ({e})" for path, e in sizes.items() if isinstance(e, str)]
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of {len(paths)} images cannot be decoded. Expected: whole "
+            f"files in a format that Pillow reads. Received: {enumerate_names(broken)}"
+        )
+    (common, count), *others = Counter(sizes.values()).most_common()
+    if others:
+        path, size = next(item for item in sizes.items() if item[1] != common)
+        raise ValueError(
+            "The images differ in size. Expected: (height, width) = "
+            f"{common}, as {count} of {len(sizes)} images have. "
+            f"Received: {path} with {size}"
+        )
+    return common
+
+
+def _decode(path: str) -> tuple[int, int] | str:
+    """Return the (height, width) of an image, or what keeps it from being read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            promised = _FORMATS.get(Path(path).suffix.lower(), image.format)
+            # A reader that goes by the name would fail in the middle of a training.
+            if image.format not in (promised, "MPO"):
+                return f"its name says {promised}, it is {image.format}"
+            image.load()
+            return image.height, image.width
+    except Exception as error:  # Pillow's readers raise nearly anything on bad bytes
+        return f"{type(error).__name__}: {error}"
