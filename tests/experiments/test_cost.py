@@ -40,7 +40,7 @@ class Subclassed(keras.Model):
         return inputs
 
 
-def cost(*words, timeout=180):
+def cost(*words, timeout=600):
     """Run the command as a user does."""
     command = [sys.executable, "-m", "attention_sampling", "experiments", "cost"]
     return subprocess.run(
