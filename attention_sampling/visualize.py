@@ -59,17 +59,19 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
     layer = _sampling_layer(model)
     inputs = keras.tree.map_structure(np.asarray, inputs)
     count = len(keras.tree.flatten(inputs)[0])
+
+    def predict(start: int, end: int) -> Any:
+        batch = keras.tree.map_structure(lambda x: x[start:end], inputs)
+        return model(batch, training=False)
+
+    if not model.built:
+        predict(0, 1)  # which may call the layer more than once
     batches = []
     for start in range(0, count, batch_size):
         looked_at: list[Any] = []
         layer.observe = looked_at.append
         try:
-            prediction = model(
-                keras.tree.map_structure(
-                    lambda x, start=start: x[start : start + batch_size], inputs
-                ),
-                training=False,
-            )
+            prediction = predict(start, start + batch_size)
         finally:
             layer.observe = None
         if len(looked_at) != 1:
@@ -77,9 +79,8 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
                 "The model must call its layer of attention_sampling() once. "
                 f"Received: {len(looked_at)} calls in {model.name!r}"
             )
-        batches.append(
-            keras.tree.map_structure(ops.convert_to_numpy, (prediction, *looked_at[0]))
-        )
+        seen = (prediction, *looked_at[0])
+        batches.append(keras.tree.map_structure(ops.convert_to_numpy, seen))
     if not batches:
         raise ValueError("There is nothing to predict. Received: no inputs")
     names = ("prediction", "attention", "patches", "sampled_attention", "origins")

@@ -49,21 +49,21 @@ def test_a_module_can_be_imported_first(module):
 def test_public_names():
     assert set(attention_sampling.__all__) == {
         "ActivityRegularizer",
+        "AttentionSampling",
         "Expectation",
         "ExtractPatches",
-        "FullExpectation",
         "LocalContrast",
         "MultinomialEntropy",
         "ProposalMix",
         "SamplePatches",
         "SampleSoftmax",
         "SamplingMetrics",
-        "UnfoldPatches",
         "__version__",
         "attention_sampling",
         "extract_patches",
         "multinomial_entropy",
         "set_source",
+        "with_sampling",
     }
 
 
@@ -92,10 +92,14 @@ def test_version_has_three_numbers():
 
 
 LOADS_A_MODEL = """
+import sys
 import attention_sampling
 import keras
-assert "attention_sampling.layers" in __import__("sys").modules
+assert "attention_sampling.layers" in sys.modules
 keras.saving.load_model({path!r})
+heavy = {{"pandas", "matplotlib", "skimage", "scipy", "h5py.tests"}} & set(sys.modules)
+ours = [name for name in sys.modules if name.startswith("attention_sampling.data")]
+assert not heavy and not ours, f"loaded: {{heavy}} {{ours}}"
 """
 
 

@@ -1,4 +1,4 @@
-"""The expected feature under the attention distribution, from a few drawn cells."""
+"""The expected feature under the attention distribution, from a few sampled cells."""
 
 import keras
 from keras import ops
@@ -18,22 +18,22 @@ _OPTIONAL = ("sampled_proposal",)
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
 class Expectation(keras.layers.Layer):
-    """Estimate the attention-weighted sum of all features from the drawn ones.
+    """Estimate the attention-weighted sum of all features from the sampled ones.
 
     Value, gradient with respect to the features and gradient with respect to the
-    attention are all unbiased: on average over the draws they equal those of the full
+    attention are all unbiased: on average over the samples they equal those of the full
     model, which would process every cell. The exceptions are cells from a proposal with
     ``self_normalize``, and ``prediction="top_k"``. It computes in float32 at least, also
     under mixed precision.
 
     Args:
-        replace: whether the cells were drawn with replacement. Must be that of
+        replace: whether the cells were sampled with replacement. Must be that of
             ``SamplePatches``.
         estimator: without replacement, ``"unordered"`` (the default) or ``"ordered"``,
             that of the paper, which has more variance. The latter needs the attention in
-            drawing order, as ``SamplePatches`` gives it.
+            sampling order, as ``SamplePatches`` gives it.
         control_variate: take from each feature, in the gradient of the attention alone,
-            what the other drawn cells say the sum is. It changes nothing on average, and
+            what the other sampled cells say the sum is. It changes nothing on average, and
             takes out most of the noise of that gradient where features share a large
             mean. A regularizer of the attention then counts for more: make it weaker.
             Not with ``"ordered"``; for a single patch there is none. None for True if
@@ -47,7 +47,7 @@ class Expectation(keras.layers.Layer):
 
     Input shape:
         ``[features, sampled_attention]``: (batch, n_patches, ...) and
-        (batch, n_patches). ``n_patches`` must be known. If the cells were drawn from a
+        (batch, n_patches). ``n_patches`` must be known. If the cells were sampled from a
         proposal, a third input, ``sampled_proposal`` (batch, n_patches).
 
     Output shape:
@@ -56,7 +56,7 @@ class Expectation(keras.layers.Layer):
     Raises:
         ValueError: arguments that exclude each other; ranks or number of patches that do
             not match; different batch; in a functional model, other settings than those
-            of the ``SamplePatches`` layer that drew the cells.
+            of the ``SamplePatches`` layer that sampled the cells.
 
     Example:
 
@@ -89,7 +89,7 @@ class Expectation(keras.layers.Layer):
         )
         if replace and estimator is not None:
             raise ValueError(
-                "`estimator` chooses between estimators for draws without replacement. "
+                "`estimator` chooses between estimators without replacement. "
                 f"Leave it out, or set replace=False. Received: estimator={estimator!r}, "
                 f"replace={replace}"
             )
@@ -113,12 +113,12 @@ class Expectation(keras.layers.Layer):
         return self._estimate(*inputs, training=training)
 
     def sampling_weights(self, sampled_attention, sampled_proposal=None, training=None):
-        """Return the weights c_s of drawn cells.
+        """Return the weights c_s of sampled cells.
 
         Args:
-            sampled_attention: (batch, n_patches) float tensor, of one set of draws.
-            sampled_proposal: (batch, n_patches) float tensor, None if the cells were drawn
-                from the attention.
+            sampled_attention: (batch, n_patches) float tensor.
+            sampled_proposal: (batch, n_patches) float tensor, None if the cells were
+                sampled from the attention.
             training: whether the model is being trained.
 
         Returns:
@@ -192,22 +192,22 @@ class Expectation(keras.layers.Layer):
         return (batch, *features[2:])
 
     def _check_source(self, inputs):
-        """Refuse cells that were drawn in another way, where a model can tell."""
+        """Refuse cells that were sampled in another way, where a model can tell."""
         history = getattr(inputs[1], "_keras_history", None)
         source = getattr(history, "operation", None)
         if not isinstance(source, SamplePatches):
             return
         for name in ("replace", "prediction"):
-            drawn, expected = getattr(source, name), getattr(self, name)
-            if drawn != expected:
+            sampled, expected = getattr(source, name), getattr(self, name)
+            if sampled != expected:
                 raise ValueError(
                     f"SamplePatches and Expectation must be given the same `{name}`. "
                     "attention_sampling() sets both. Received: "
-                    f"SamplePatches({name}={drawn!r}), Expectation({name}={expected!r})"
+                    f"SamplePatches({name}={sampled!r}), Expectation({name}={expected!r})"
                 )
         if source.has_proposal and len(inputs) == 2:
             raise ValueError(
-                "The cells were drawn from a proposal. Pass it on as a third input, "
+                "The cells were sampled from a proposal. Pass it on as a third input, "
                 "[features, sampled_attention, sampled_proposal]. Received: 2 inputs"
             )
 

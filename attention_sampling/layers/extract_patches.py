@@ -1,4 +1,4 @@
-"""Take full-resolution patches at given places."""
+"""Take full-resolution patches at given origins."""
 
 import keras
 from keras import ops
@@ -19,8 +19,8 @@ _INPUTS = ("x_high", "origins")
 class ExtractPatches(keras.layers.Layer):
     """Take windows of one size out of full-resolution images.
 
-    Use it with origins of your own, or through ``SamplePatches``, which draws the
-    places from an attention map. Pixels outside the image are zero. The images keep
+    Use it with origins of your own, or through ``SamplePatches``, which samples
+    cells of an attention map. Pixels outside the image are zero. The images keep
     their dtype: uint8 images stay uint8.
 
     With a ``source`` the images stay on disk, and only the windows are read. A source is
@@ -33,8 +33,8 @@ class ExtractPatches(keras.layers.Layer):
     Input shape:
         ``[x_high, origins]``: images (batch, height, width, channels) of any float
         dtype, uint8 or uint16, and int32 origins (batch, n_patches, 2), row and column
-        of each window's top-left pixel, which may lie outside the image. With a source,
-        ``[index, origins]``: the number of each image in it, (batch,) of an int dtype.
+        of each window's top-left pixel, which may be outside the image. With a source,
+        ``[index, origins]``: which image of it each is, (batch,) of an int dtype.
 
     Output shape:
         (batch, n_patches, patch_height, patch_width, channels), dtype of ``x_high`` or
@@ -95,7 +95,7 @@ class ExtractPatches(keras.layers.Layer):
         """Take the patches at cells of the attention map.
 
         Args:
-            x_high: images, or their numbers in the source.
+            x_high: images, or which images of the source.
             cells: (batch, n_patches) int32 tensor, flat indices into rows x columns.
             attention_size: (rows, columns) of the attention map.
             low_size: (height, width) of the view, in pixels.
@@ -134,23 +134,23 @@ class ExtractPatches(keras.layers.Layer):
         return (batch, origins[1], *self.patch_size, channels)
 
     def check_images(self, x_high):
-        """Refuse a shape of images, or of their numbers; return their channels."""
+        """Refuse a shape of images, or of indices of images; return their channels."""
         if self.reader is None:
             check_images("x_high", x_high)
             return x_high[3]
         if len(x_high) != 1:
             raise ValueError(
-                "With a source, the full-resolution input is the number of each image, "
+                "With a source, the full-resolution input is the index of each image, "
                 "of shape (batch,): keras.Input((), dtype='int32'). "
                 f"Received: index.shape={tuple(x_high)}"
             )
         return self.reader.channels
 
     def patch_dtype(self, x_high):
-        """Refuse numbers of images that are no integers; return the dtype of patches."""
+        """Refuse indices of images that are no integers; return the dtype of patches."""
         if self.reader is None:
             return x_high.dtype
-        _check_integers("index", x_high, "the numbers of images in the source")
+        _check_integers("index", x_high, "which images of the source")
         return self.reader.dtype
 
     def _check(self, x_high, origins):

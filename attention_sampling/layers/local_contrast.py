@@ -11,7 +11,7 @@ class LocalContrast(keras.layers.Layer):
     """Standard deviation of a view over a window around each pixel.
 
     A saliency for ``attention_sampling(proposal=LocalContrast())``: it tells empty
-    background from places that hold something, costs next to nothing, and has no weights.
+    background from what holds something, costs next to nothing, and has no weights.
     Where images have several channels, it is the root of their mean variance.
 
     Args:
@@ -55,7 +55,7 @@ class LocalContrast(keras.layers.Layer):
         return ops.where(varies, ops.sqrt(ops.where(varies, variance, 1.0)), 0.0)
 
     def _pad(self, x):
-        """Repeat the border, so that a window around each pixel lies inside."""
+        """Repeat the border, so that the window around each pixel is inside."""
         for axis, window in zip((1, 2), self.window, strict=True):
             extent = ops.shape(x)[axis]
             before = (window - 1) // 2

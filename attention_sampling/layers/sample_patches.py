@@ -1,4 +1,4 @@
-"""Draw places from an attention map and take the full-resolution patches there."""
+"""Sample cells of an attention map and take the full-resolution patches there."""
 
 import keras
 from keras import ops
@@ -22,37 +22,37 @@ _OPTIONAL = ("saliency",)
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
 class SamplePatches(keras.layers.Layer):
-    """Draw ``n_patches`` places from an attention map and extract the patches there.
+    """Sample ``n_patches`` cells of an attention map and take the patches there.
 
     Follow it by a feature network on the patches and by ``Expectation``;
-    ``attention_sampling()`` stacks all of them. Gradients reach the attention network
+    ``AttentionSampling`` holds all of them. Gradients reach the attention network
     through ``sampled_attention``.
 
     The state of its random numbers is saved with the model, so that a loaded model
-    goes on with the draws the saved one would have made.
+    goes on with the samples of the saved one.
 
-    With a saliency as fourth input, cells are drawn in training from a proposal in place
+    With a saliency as fourth input, cells are sampled in training from a proposal instead
     of the attention: ``(1 - mix) a`` and, for the rest, in proportion to ``a`` times the
     saliency. ``Expectation`` then needs ``sampled_proposal`` too, and estimates the same
     as before. ``set_mix`` changes the mix while training; the callback ``ProposalMix``
     does. Outside training cells come from the attention.
 
     Args:
-        n_patches: places to draw for each sample.
+        n_patches: cells to sample for each image.
         patch_size: height and width of the patches in full-resolution pixels, one int
             or two.
         receptive_field: pixels of the view that one cell of the attention map sees
             before any pooling, if the attention network has no padding; 0 if the map
             covers the whole view.
-        replace: draw with replacement. Must be that of ``Expectation``.
+        replace: sample with replacement. Must be that of ``Expectation``.
         use_logits: the third input holds scores instead of probabilities; a softmax
             over the map is applied to them. Probabilities come out either way.
         seed: int for the random numbers, None for a random one.
         return_origins: also return where the patches were taken.
-        prediction: outside training, ``"sample"`` to draw as in training, or ``"top_k"``
+        prediction: outside training, ``"sample"`` to sample as in training, or ``"top_k"``
             for the cells of most attention, the same every time. Must be that of
             ``Expectation``.
-        proposal_mix: share of the saliency in the proposal, from 0 to 1, where training
+        proposal_mix: fraction of the saliency in the proposal, from 0 to 1, when training
             begins.
         source: ``attention_sampling.data.Source`` to read the patches from; the images
             then stay on disk. Not saved with the model: ``set_source``.
@@ -64,17 +64,16 @@ class SamplePatches(keras.layers.Layer):
         to 1 for each sample. Sizes may be None in a symbolic call. Optionally a fourth,
         the saliency of the view (batch, any height, any width), or the same with one
         channel, not negative, on any scale: it is averaged over each cell, or taken as
-        it is if it has the size of the attention map. With a source, the second is the
-        number of each image in it, (batch,) of an int dtype.
+        it is if it has the size of the attention map. With a source, the second is which
+        image of it each is, (batch,) of an int dtype.
 
     Output shape:
         ``[patches, sampled_attention]``: (batch, n_patches, patch_height, patch_width,
-        channels) of the dtype of ``x_high`` or of the source, and (batch, n_patches) float32, in drawing
-        order. With a saliency, ``sampled_proposal`` comes third, (batch, n_patches)
+        channels) of the dtype of ``x_high`` or of the source, and (batch, n_patches)
+        float32, in sampling order. With a saliency, ``sampled_proposal`` comes third, (batch, n_patches)
         float32, the probability with which each cell was proposed. With
         ``return_origins`` also (batch, n_patches, 2) int32, the row and
         column of each patch's top-left pixel in the full-resolution image.
-        Outside training there are ``predict_samples`` times as many patches.
 
     Raises:
         ValueError: ``n_patches`` or ``patch_size`` not positive, a negative
@@ -127,7 +126,7 @@ class SamplePatches(keras.layers.Layer):
 
     @property
     def has_proposal(self):
-        """Whether the layer was built for a saliency, and draws from a proposal."""
+        """Whether the layer was built for a saliency, and samples from a proposal."""
         return self.mix is not None
 
     def build(self, input_shape):
@@ -144,7 +143,7 @@ class SamplePatches(keras.layers.Layer):
         self.built = True
 
     def set_mix(self, mix):
-        """Set the share of the saliency in the proposal, from now on.
+        """Set the fraction of the saliency in the proposal, from now on.
 
         Args:
             mix: number from 0 to 1.
@@ -169,7 +168,7 @@ class SamplePatches(keras.layers.Layer):
         proposal = ops.stop_gradient(attention)
         if saliency and training:
             salient = geometry.cell_means(
-                ops.cast(_one_value_a_place(saliency[0]), "float32"),
+                ops.cast(_without_channels(saliency[0]), "float32"),
                 (rows, columns),
                 low_size,
                 self.receptive_field,
@@ -239,7 +238,7 @@ class SamplePatches(keras.layers.Layer):
                 top = self.prediction == "top_k"
                 remedy = "or a larger view" if top else "a larger view, or replace=True"
                 raise ValueError(
-                    f"Cannot draw {self.n_patches} different cells from an attention map "
+                    f"Cannot sample {self.n_patches} different cells from an attention map "
                     f"of {rows} x {columns}. Use at most {rows * columns} patches, "
                     f"{remedy}. Received: n_patches={self.n_patches}"
                 )
@@ -248,7 +247,7 @@ class SamplePatches(keras.layers.Layer):
             shapes["saliency"] = tuple(saliency[0])
             if len(shapes["saliency"]) != 3 and shapes["saliency"][3:] != (1,):
                 raise ValueError(
-                    "`saliency` must have shape (batch, height, width), one value a place. "
+                    "`saliency` must have shape (batch, height, width), one value a pixel. "
                     f"Received: saliency.shape={shapes['saliency']}"
                 )
         return common_batch(**shapes)
@@ -279,6 +278,6 @@ class SamplePatches(keras.layers.Layer):
         }
 
 
-def _one_value_a_place(saliency):
+def _without_channels(saliency):
     """Return (batch, height, width) of what may have an axis of one channel."""
     return saliency if len(saliency.shape) == 3 else ops.squeeze(saliency, axis=-1)

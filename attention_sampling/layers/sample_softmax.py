@@ -1,9 +1,11 @@
-"""Softmax over all places of an image."""
+"""Softmax over all cells of a map."""
 
 import math
 
 import keras
 from keras import ops
+
+from attention_sampling.checks import check_flag, check_fraction
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
@@ -16,7 +18,7 @@ class SampleSoftmax(keras.layers.Layer):
     Args:
         squeeze_channels: drop a last axis of size 1, so that the scores of a
             convolution with one filter become a (batch, rows, columns) map.
-        smooth: share of the uniform distribution mixed in, from 0 to 1:
+        smooth: fraction of the uniform distribution mixed in, from 0 to 1:
             ``(1 - smooth) * softmax + smooth / cells``. It keeps every cell possible,
             so that training does not stop looking too early.
 
@@ -46,13 +48,8 @@ class SampleSoftmax(keras.layers.Layer):
 
     def __init__(self, squeeze_channels=False, smooth=0, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        if not 0 <= smooth <= 1:
-            raise ValueError(
-                "`smooth` must be a share of the uniform distribution from 0 to 1. "
-                f"Received: smooth={smooth}"
-            )
-        self.squeeze_channels = squeeze_channels
-        self.smooth = smooth
+        self.squeeze_channels = check_flag("squeeze_channels", squeeze_channels)
+        self.smooth = check_fraction("smooth", smooth)
 
     def call(self, inputs):
         shape = self._map_shape(ops.shape(inputs))
@@ -78,7 +75,7 @@ class SampleSoftmax(keras.layers.Layer):
             expected = "(batch, ..., 1)" if self.squeeze_channels else "(batch, ...)"
             raise ValueError(
                 f"{type(self).__name__} needs scores of shape {expected}, with at least "
-                f"one axis of places. Received: inputs.shape={tuple(shape)}"
+                f"one axis of cells. Received: inputs.shape={tuple(shape)}"
             )
         if not self.squeeze_channels:
             return tuple(shape)

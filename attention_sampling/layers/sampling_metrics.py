@@ -16,15 +16,14 @@ class SamplingMetrics(keras.layers.Layer):
 
     - ``attention_entropy``, nats: the logarithm of the number of cells where the
       attention is flat, 0 where one cell holds all of it.
-    - ``sampled_mass``: attention that the drawn cells hold together. Of cells drawn with
-      replacement, each counts as often as it was drawn. Of several sets of draws, each
-      counts for itself.
+    - ``sampled_mass``: attention that the sampled cells hold together. Of cells sampled with
+      replacement, each counts as often as it was sampled.
     - ``effective_sample_size``, patches: ``1 / sum w^2`` of the normalised weights
       ``w_s = c_s a_s`` (Kish): the number of patches that the feature is in effect the
       mean of. Near 1 while ``sampled_mass`` is low, proposal and attention disagree.
 
     They are means over the samples of an epoch, of training and of validation.
-    ``attention_sampling(metrics=True)`` puts the layer where it belongs.
+    ``attention_sampling(metrics=True)`` reports them.
 
     Args:
         expectation: the ``Expectation`` layer whose weights are meant.
@@ -32,7 +31,7 @@ class SamplingMetrics(keras.layers.Layer):
     Input shape:
         ``[features, attention, sampled_attention]``, the estimated features of any shape,
         the attention map (batch, rows, columns) and (batch, n_patches); if cells were
-        drawn from a proposal, ``sampled_proposal`` (batch, n_patches) as well.
+        sampled from a proposal, ``sampled_proposal`` (batch, n_patches) as well.
 
     Output shape:
         That of ``features``.
@@ -64,7 +63,9 @@ class SamplingMetrics(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=None):
-        features, attention, *drawn = check_inputs(inputs, *_INPUTS, optional=_OPTIONAL)
+        features, attention, *sampled = check_inputs(
+            inputs, *_INPUTS, optional=_OPTIONAL
+        )
         if keras.backend.backend() == "jax":
             if training:
                 raise ValueError(
@@ -74,12 +75,12 @@ class SamplingMetrics(keras.layers.Layer):
                 )
             return features
         attention = ops.cast(ops.stop_gradient(attention), "float32")
-        drawn = [ops.cast(ops.stop_gradient(x), "float32") for x in drawn]
+        sampled = [ops.cast(ops.stop_gradient(x), "float32") for x in sampled]
         self.attention_entropy.update_state(_entropy(attention))
-        self.sampled_mass.update_state(ops.sum(drawn[0], axis=1))
-        weights = self.expectation.sampling_weights(*drawn, training=training)
-        shares = weights * drawn[0]
-        self.effective_sample_size.update_state(_effective_sample_size(shares))
+        self.sampled_mass.update_state(ops.sum(sampled[0], axis=1))
+        weights = self.expectation.sampling_weights(*sampled, training=training)
+        size = _effective_sample_size(weights * sampled[0])
+        self.effective_sample_size.update_state(size)
         return features
 
     def compute_output_spec(self, inputs, training=None):
@@ -110,7 +111,7 @@ def _entropy(attention):
     return -ops.sum(attention * logarithm, axis=(1, 2))
 
 
-def _effective_sample_size(shares):
+def _effective_sample_size(weights):
     """Return (sum w)^2 / sum w^2 for each sample, (batch,)."""
-    total = ops.sum(shares, axis=1)
-    return total * total / ops.maximum(ops.sum(shares * shares, axis=1), 1e-30)
+    total = ops.sum(weights, axis=1)
+    return total * total / ops.maximum(ops.sum(weights * weights, axis=1), 1e-30)

@@ -210,7 +210,9 @@ def test_a_training_step_over_every_draw_is_that_of_the_full_model(
     """
     attention, feature = attention_network(), feature_network()
     x_low, x_high = keras.Input((2, 2, 1)), keras.Input((4, 4, 1))
-    features = ops.reshape(feature(ops.reshape(tiles(x_high), (-1, 2, 2, 1))), (-1, 4, 3))
+    features = ops.reshape(
+        feature(ops.reshape(tiles(x_high), (-1, 2, 2, 1))), (-1, 4, 3)
+    )
     attention_map = ops.reshape(attention(x_low), (-1, 4, 1))
     full = keras.Model([x_low, x_high], ops.sum(attention_map * features, axis=1))
     weights = [np.array(weight) for weight in full.get_weights()]
@@ -359,7 +361,9 @@ def test_a_proposal_samples_in_training_where_there_is_something():
     views[:, 1, 2] = 1
     x = [ops.array(views), ops.array(views.repeat(2, axis=1).repeat(2, axis=2))]
     seen = {
-        training: ops.convert_to_numpy(sample(x, training=training)[2]).max((1, 2, 3, 4))
+        training: ops.convert_to_numpy(sample(x, training=training)[2]).max(
+            (1, 2, 3, 4)
+        )
         for training in (True, False)
     }
     assert seen[True].mean() > 0.98
@@ -506,7 +510,10 @@ class TestPredictionFromAll:
     @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow has unknown sizes")
     def test_sizes_unknown_before_the_graph_runs(self):
         layer = self.layer()
-        inputs = [keras.Input((None, None, 1)), keras.Input((None, None, 1), dtype="uint8")]
+        inputs = [
+            keras.Input((None, None, 1)),
+            keras.Input((None, None, 1), dtype="uint8"),
+        ]
         model = keras.Model(inputs, layer(inputs)[:2])
         assert model.output_shape == [(None, 3), (None, None, None)]
         for extra in (0, 3):
@@ -788,7 +795,9 @@ def test_a_subclassed_model_keeps_losses_weights_and_random_state(rng, tmp_path)
     other.load_weights(tmp_path / "model.weights.h5")
     expected = model.predict(inputs, verbose=0)
     for again in (loaded, other):
-        np.testing.assert_allclose(again.predict(inputs, verbose=0), expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            again.predict(inputs, verbose=0), expected, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

@@ -11,15 +11,14 @@ from keras import ops
 
 from attention_sampling import (
     ActivityRegularizer,
+    AttentionSampling,
     Expectation,
     ExtractPatches,
-    FullExpectation,
     LocalContrast,
     MultinomialEntropy,
     SamplePatches,
     SampleSoftmax,
     SamplingMetrics,
-    UnfoldPatches,
     set_source,
 )
 from attention_sampling.data import ArraySource
@@ -37,15 +36,12 @@ class Case:
         inputs: name of each input -> (symbolic shape, shape of one sample, dtype).
         model: from the layer and symbolic inputs to an output (batch, any); it puts
             trainable layers in front and behind.
-        patches_vary: training and prediction take different numbers of patches, so
-            that a symbolic call cannot know how many.
         source: what the layer reads from, to be bound again where a model was loaded.
     """
 
     make: Callable[[], keras.Layer]
     inputs: dict[str, tuple[tuple, tuple, str]]
     model: Callable[[keras.Layer, list[Any]], Any]
-    patches_vary: bool = False
     source: Any = None
 
 
@@ -74,40 +70,29 @@ def sample_patches_model(layer, inputs):
     )
 
 
-def sets_of_patches_model(layer, inputs):
-    """Draw from a proposal in training, and several sets of patches in prediction."""
+def proposed_patches_model(layer, inputs):
+    """Sample from a proposal in training."""
     x_low, x_high = inputs
     attention = SampleSoftmax(squeeze_channels=True)(keras.layers.Conv2D(1, 1)(x_low))
-    saliency = LocalContrast(3)(x_low)
-    patches, *drawn, _ = layer([x_low, x_high, attention, saliency])
+    patches, *sampled, _ = layer([x_low, x_high, attention, LocalContrast(3)(x_low)])
     patches = keras.layers.Rescaling(1 / 255)(patches)
-    means = [keras.layers.GlobalAveragePooling3D()(patches)]
-    for probabilities in drawn:
-        probabilities = keras.layers.Reshape((-1, 1))(probabilities)
-        means.append(keras.layers.GlobalAveragePooling1D()(probabilities))
-    return keras.layers.Dense(2)(keras.layers.Concatenate()(means))
+    pixels = keras.layers.GlobalAveragePooling3D()(patches)
+    return keras.layers.Dense(2)(keras.layers.Concatenate()([pixels, *sampled]))
 
 
-def full_expectation_model(layer, inputs):
-    x_low, x_high = inputs
-    attention = SampleSoftmax(squeeze_channels=True)(keras.layers.Conv2D(1, 1)(x_low))
-    source = None if layer.extract_patches.reader is None else SOURCE
-    drawn = SamplePatches(4, (5, 6), seed=0, source=source)([x_low, x_high, attention])
-    return keras.layers.Dense(1)(layer([*drawn, x_low, x_high, attention]))
+def attention_sampling_model(layer, inputs):
+    features, attention, patches = layer(inputs)
+    means = [
+        keras.layers.GlobalAveragePooling1D()(keras.layers.Reshape((-1, 1))(attention)),
+        keras.layers.GlobalAveragePooling3D()(keras.layers.Rescaling(1 / 255)(patches)),
+    ]
+    return keras.layers.Dense(2)(keras.layers.Concatenate()([features, *means]))
 
 
 def local_contrast_model(layer, inputs):
     (image,) = inputs
     contrast = keras.layers.Reshape((-1, 1))(layer(keras.layers.Conv2D(2, 1)(image)))
     return keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(contrast))
-
-
-def unfold_patches_model(layer, inputs):
-    features, attention = inputs
-    # As attention_sampling() does: one batch of all patches.
-    features = keras.layers.Dense(3)(ops.reshape(features, (-1, 3)))
-    features = layer([features, attention])
-    return keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(features))
 
 
 def sampling_metrics_model(layer, inputs):
@@ -151,7 +136,7 @@ FEATURES = {
 
 
 INDEX = ((None,), (), "int32")
-# Images of different sizes, for the numbers below 9 that `arrays_of` makes.
+# Images of different sizes, for the indices below 9 that `arrays_of` makes.
 SOURCE = ArraySource(
     [np.full((24 + size, 20 - size, 3), 25 * size, "uint8") for size in range(9)],
     threads=2,
@@ -161,6 +146,12 @@ FLOATS = ArraySource(np.random.default_rng(0).random((9, 24, 20, 3), "float32"))
 
 def images(dtype):
     return ((None, None, None, 3), (24, 20, 3), dtype)
+
+
+def attention_network():
+    return keras.Sequential(
+        [keras.layers.Conv2D(1, 1), SampleSoftmax(squeeze_channels=True)]
+    )
 
 
 def feature_network():
@@ -197,24 +188,39 @@ CASES = {
         {"x_low": VIEW, "x_high": images("float32")},
         sample_patches_model,
     ),
-    "SamplePatches of a saliency, several sets": Case(
-        lambda: SamplePatches(4, 5, predict_samples=2, return_origins=True),
+    "SamplePatches of a saliency": Case(
+        lambda: SamplePatches(4, 5, return_origins=True),
         {"x_low": VIEW, "x_high": images("uint8")},
-        sets_of_patches_model,
-        patches_vary=True,
+        proposed_patches_model,
     ),
     "LocalContrast": Case(
         lambda: LocalContrast((3, 2)), {"image": IMAGE}, local_contrast_model
     ),
-    "FullExpectation": Case(
-        lambda: FullExpectation(feature_network(), (5, 6), chunk_size=8),
-        {"x_low": VIEW, "x_high": images("uint8")},
-        full_expectation_model,
+    "AttentionSampling": Case(
+        lambda: AttentionSampling(
+            attention_network(),
+            feature_network(),
+            n_patches=4,
+            attention_regularizer=MultinomialEntropy(0.1),
+            proposal=LocalContrast(3),
+            metrics=BACKEND != "jax",
+            seed=0,
+        ),
+        {"x_low": VIEW, "x_high": images("float32")},
+        attention_sampling_model,
     ),
-    "UnfoldPatches": Case(
-        UnfoldPatches,
-        {"features": FEATURES["features"], "attention": FEATURES["scores"]},
-        unfold_patches_model,
+    "AttentionSampling, all cells from a source": Case(
+        lambda: AttentionSampling(
+            attention_network(),
+            feature_network(),
+            n_patches=4,
+            replace=True,
+            prediction="all",
+            source=SOURCE,
+        ),
+        {"x_low": VIEW, "index": INDEX},
+        attention_sampling_model,
+        source=SOURCE,
     ),
     "ExtractPatches": Case(
         lambda: ExtractPatches((5, 6)),
@@ -225,12 +231,6 @@ CASES = {
         lambda: SamplePatches(4, (5, 6), receptive_field=2, seed=0, source=SOURCE),
         {"x_low": VIEW, "index": INDEX},
         sample_patches_model,
-        source=SOURCE,
-    ),
-    "FullExpectation from a source": Case(
-        lambda: FullExpectation(feature_network(), (5, 6), chunk_size=8, source=SOURCE),
-        {"x_low": VIEW, "index": INDEX},
-        full_expectation_model,
         source=SOURCE,
     ),
     "ExtractPatches of floats from a source": Case(
@@ -245,10 +245,8 @@ CASES = {
     "Expectation with replacement": Case(
         lambda: Expectation(replace=True), FEATURES, expectation_model
     ),
-    "Expectation ordered, several sets": Case(
-        lambda: Expectation(estimator="ordered", predict_samples=2),
-        FEATURES,
-        expectation_model,
+    "Expectation ordered": Case(
+        lambda: Expectation(estimator="ordered"), FEATURES, expectation_model
     ),
     "Expectation of a proposal": Case(Expectation, FEATURES, proposal_model),
     "ActivityRegularizer": Case(
@@ -327,10 +325,7 @@ class TestEveryLayer:
         fresh = case.make()
         symbolic, eager = as_list(fresh(specs)), as_list(case.make()(inputs))
         for spec, output in zip(symbolic, eager, strict=True):
-            if case.patches_vary:
-                assert spec.shape == (output.shape[0], None, *output.shape[2:])
-            else:
-                assert spec.shape == tuple(output.shape)
+            assert spec.shape == tuple(output.shape)
         assert fresh.built
 
     def test_compute_output_shape_agrees(self, case):
@@ -429,18 +424,16 @@ class TestEveryLayer:
         symbolic_inputs, inputs = layer_inputs(case, model, layer)
         symbolic, eager = as_list(layer(symbolic_inputs)), as_list(layer(inputs))
         given = {x.dtype for x in as_list(symbolic_inputs)}
-        if not isinstance(layer, ExtractPatches | SamplePatches | FullExpectation):
+        if not isinstance(layer, ExtractPatches | SamplePatches | AttentionSampling):
             assert policy.removeprefix("mixed_") in given, (
                 "the case must test something"
             )
         for spec, output in zip(symbolic, eager, strict=True):
             dtype = keras.backend.standardize_dtype(output.dtype)
             assert spec.dtype == dtype
-            if isinstance(
-                layer, SampleSoftmax | Expectation | FullExpectation | LocalContrast
-            ):
+            if isinstance(layer, SampleSoftmax | Expectation | LocalContrast):
                 assert dtype == "float32"
-            if isinstance(layer, SamplePatches | ExtractPatches):
+            if isinstance(layer, SamplePatches | ExtractPatches | AttentionSampling):
                 assert dtype in ("float32", "uint8", "int32")
             assert np.isfinite(ops.convert_to_numpy(ops.cast(output, "float32"))).all()
         x, y = arrays_of(case), targets_of(model)

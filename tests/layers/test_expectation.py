@@ -235,55 +235,6 @@ class TestPredictionFromTheTop:
         np.testing.assert_array_equal(*map(ops.convert_to_numpy, (with_it, without)))
 
 
-class TestSeveralSets:
-    @EVERY
-    def test_is_the_mean_of_their_estimates(self, settings, rng):
-        features = rng.normal(size=(4, 6, 5)).astype("float32")
-        attention = rng.dirichlet(np.ones(9), size=8)[:, :3].astype("float32")
-        attention = attention.reshape(4, 6)
-        value = Expectation(predict_samples=2, **settings)(
-            [ops.array(features), ops.array(attention)]
-        )
-        single = Expectation(**settings)
-        sets = [
-            ops.convert_to_numpy(
-                single([ops.array(features[:, i]), ops.array(attention[:, i])])
-            )
-            for i in (slice(0, 3), slice(3, 6))
-        ]
-        np.testing.assert_allclose(
-            ops.convert_to_numpy(value), np.mean(sets, axis=0), atol=1e-6
-        )
-
-    def test_of_a_proposal_and_more_axes(self, rng):
-        features = rng.normal(size=(4, 6, 2, 5)).astype("float32")
-        attention, proposal = rng.uniform(0.01, 0.1, size=(2, 4, 6)).astype("float32")
-        inputs = [ops.array(x) for x in (features, attention, proposal)]
-        value = Expectation(predict_samples=3)(inputs)
-        sets = [
-            Expectation()([x[:, i : i + 2] for x in inputs]) for i in range(0, 6, 2)
-        ]
-        assert tuple(value.shape) == (4, 2, 5)
-        np.testing.assert_allclose(
-            ops.convert_to_numpy(value),
-            np.mean([ops.convert_to_numpy(x) for x in sets], axis=0),
-            atol=1e-6,
-        )
-
-    def test_there_is_one_in_training(self, rng):
-        features = ops.array(rng.normal(size=(4, 3, 5)), "float32")
-        attention = ops.array(rng.uniform(0.01, 0.1, size=(4, 3)), "float32")
-        values = [
-            Expectation(predict_samples=samples)([features, attention], training=True)
-            for samples in (1, 2)
-        ]
-        np.testing.assert_array_equal(*map(ops.convert_to_numpy, values))
-
-    def test_refuses_a_number_of_patches_that_does_not_divide(self):
-        with pytest.raises(ValueError, match=r"Received: predict_samples=2, 3 patches"):
-            Expectation(predict_samples=2)([ops.ones((1, 3, 4)), ops.ones((1, 3))])
-
-
 @pytest.mark.parametrize("estimator", ["ordered", "unordered"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_inputs_are_summed_in_float32(dtype, estimator):
@@ -360,12 +311,6 @@ def test_refuses_a_proposal_of_another_shape(proposal):
         Expectation()([keras.KerasTensor(shape) for shape in shapes])
 
 
-def test_the_number_of_patches_may_be_unknown_where_prediction_takes_more():
-    features = keras.KerasTensor((None, None, 4))
-    attention = keras.KerasTensor((None, None))
-    assert Expectation(predict_samples=2)([features, attention]).shape == (None, 4)
-
-
 def test_refuses_shapes_that_do_not_match_when_eager():
     with pytest.raises(ValueError, match="same n_patches"):
         Expectation()([ops.ones((2, 3, 4)), ops.ones((2, 5))])
@@ -404,14 +349,11 @@ def test_refuses_another_number_of_inputs(inputs):
             r"no control variate.*Received: control_variate=True, estimator='ordered'",
         ),
         ({"estimator": "murthy"}, r"one of None, 'ordered', .*estimator='murthy'"),
-        ({"control_variate": "on"}, r"one of None, True, False.*variate='on'"),
+        ({"control_variate": "on"}, r"must be True or False.*variate='on'"),
+        ({"control_variate": 1}, r"must be True or False.*variate=1"),
+        ({"replace": 1}, r"must be True or False.*replace=1"),
+        ({"self_normalize": 0.0}, r"must be True or False.*self_normalize=0.0"),
         ({"prediction": "all"}, r"one of 'sample', 'top_k'.*prediction='all'"),
-        ({"predict_samples": 0}, r"at least 1.*predict_samples=0"),
-        ({"predict_samples": 1.5}, r"at least 1.*predict_samples=1.5"),
-        (
-            {"prediction": "top_k", "predict_samples": 2},
-            r"the same every time.*prediction='top_k', predict_samples=2",
-        ),
     ],
 )
 def test_refuses_arguments_that_exclude_each_other(arguments, message):
@@ -425,7 +367,6 @@ def test_config_holds_every_argument():
         "estimator": "ordered",
         "control_variate": False,
         "prediction": "sample",
-        "predict_samples": 3,
         "self_normalize": False,
     }
     config = Expectation(**arguments).get_config()
@@ -467,11 +408,6 @@ class TestAgreesWithSamplePatches:
                 r"`prediction`.*SamplePatches\(prediction='top_k'\)",
             ),
             ({}, {"prediction": "top_k"}, r"Expectation\(prediction='top_k'\)"),
-            (
-                {"predict_samples": 2},
-                {"predict_samples": 3},
-                r"`predict_samples`.*\(predict_samples=2\), .*\(predict_samples=3\)",
-            ),
         ],
     )
     def test_refuses_other_settings(self, drawing, estimating, message):
@@ -488,7 +424,3 @@ class TestAgreesWithSamplePatches:
     )
     def test_takes_the_same_settings(self, settings, proposal):
         assert self.stack(settings, settings, proposal).shape == (None, 1)
-
-    def test_takes_the_same_number_of_sets(self):
-        settings = {"predict_samples": 3}
-        assert self.stack(settings, settings).shape == (None, 1)

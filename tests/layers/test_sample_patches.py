@@ -179,7 +179,7 @@ def symbolic(x_low=(2, 10, 10, 3), x_high=(2, 40, 40, 3), attention=(2, 5, 4)):
 
 def test_refuses_more_patches_than_cells():
     message = (
-        "Cannot draw 21 different cells from an attention map of 5 x 4. "
+        "Cannot sample 21 different cells from an attention map of 5 x 4. "
         "Use at most 20 patches"
     )
     with pytest.raises(ValueError, match=message):
@@ -248,7 +248,7 @@ def test_refuses_a_receptive_field_as_large_as_the_view(receptive_field):
 def test_refuses_more_top_cells_than_there_are(replace):
     """Also where training may draw one of them again and again."""
     layer = SamplePatches(21, 5, replace=replace, prediction="top_k")
-    with pytest.raises(ValueError, match="Cannot draw 21 different cells"):
+    with pytest.raises(ValueError, match="Cannot sample 21 different cells"):
         layer(symbolic())
 
 
@@ -256,7 +256,7 @@ def test_refuses_before_training():
     """A functional model with bad shapes is not even built."""
     x_low, x_high = keras.Input((4, 4, 3)), keras.Input((None, None, 3))
     attention = keras.layers.Reshape((4, 4))(keras.layers.Conv2D(1, 1)(x_low))
-    with pytest.raises(ValueError, match="Cannot draw 17 different cells"):
+    with pytest.raises(ValueError, match="Cannot sample 17 different cells"):
         SamplePatches(17, 5)([x_low, x_high, attention])
 
 
@@ -345,59 +345,6 @@ class TestPredictionFromTheTop:
         best = np.argsort(-attention.ravel())[:4]
         np.testing.assert_array_equal(cells_of(patches)[0], best)
         np.testing.assert_array_equal(*numpy([sampled, proposed]))
-
-
-class TestSeveralSets:
-    @pytest.mark.parametrize("replace", [False, True])
-    def test_each_is_drawn_for_itself(self, replace):
-        """Distinct within a set, and as often as their attention says."""
-        attention = SIX_CELLS
-        layer = SamplePatches(2, 1, predict_samples=3, replace=replace, seed=0)
-        patches, sampled = layer(tagged_inputs(4000, attention))
-        assert tuple(patches.shape) == (4000, 6, 1, 1, 1)
-        cells = cells_of(patches)
-        np.testing.assert_allclose(
-            ops.convert_to_numpy(sampled), attention.ravel()[cells], rtol=1e-6
-        )
-        sets = cells.reshape(-1, 2)
-        distinct = sets[:, 0] != sets[:, 1]
-        assert distinct.all() == (not replace)
-        draws, probabilities = reference.ordered_draws(attention.ravel(), 2, replace)
-        for number in range(3):
-            drawn = sets[number::3]
-            observed = [(drawn == draw).all(axis=1).sum() for draw in draws]
-            statistic, limit = reference.chi_square(observed, probabilities * 4000)
-            assert statistic < limit
-        # One set tells nothing of the next.
-        together = np.bincount(sets[0::3, 0] * 6 + sets[1::3, 0], minlength=36)
-        expected = np.outer(attention, attention).ravel() * 4000
-        statistic, limit = reference.chi_square(together, expected)
-        assert statistic < limit
-
-    def test_each_sample_keeps_its_own(self):
-        """Maps with one sure cell each: the sets are not mixed up between samples."""
-        inputs = inputs_of()
-        inputs[2] = peaked_map(5, 4, 7, 18)
-        layer = SamplePatches(1, 1, predict_samples=4, return_origins=True)
-        patches, sampled, origins = numpy(layer(tensors(inputs)))
-        assert patches.shape == (2, 4, 1, 1, 3)
-        np.testing.assert_array_equal(sampled, 1)
-        assert origins.shape == (2, 4, 2)
-        for sample in range(2):
-            assert len(np.unique(origins[sample], axis=0)) == 1
-        assert not np.array_equal(origins[0, 0], origins[1, 0])
-
-    def test_there_is_one_in_training(self):
-        inputs = tagged_inputs(3, attention_of(4, 4))
-        layer = SamplePatches(5, 1, predict_samples=3)
-        patches, sampled = layer(inputs, training=True)
-        assert tuple(patches.shape) == (3, 5, 1, 1, 1)
-        assert tuple(sampled.shape) == (3, 5)
-
-    def test_with_a_saliency_all_outputs_have_them(self):
-        inputs = tagged_inputs(2, attention_of(4, 4), np.ones((4, 4)))
-        layer = SamplePatches(3, 1, predict_samples=2, return_origins=True)
-        assert [x.shape[1] for x in layer(inputs)] == [6, 6, 6, 6]
 
 
 class TestProposal:
@@ -546,7 +493,7 @@ class TestProposal:
     @pytest.mark.parametrize("saliency", [(2, 10, 10, 3), (2, 10), (2,)])
     def test_refuses_a_saliency_that_is_no_map(self, saliency):
         with pytest.raises(
-            ValueError, match=r"one value a place\. Received: saliency\.shape=\(2,"
+            ValueError, match=r"one value a pixel\. Received: saliency\.shape=\(2,"
         ):
             SamplePatches(3, 5)([*symbolic(), keras.KerasTensor(saliency)])
 
@@ -585,12 +532,9 @@ class TestProposal:
     [
         ({"prediction": "all"}, r"one of 'sample', 'top_k'.*prediction='all'"),
         ({"prediction": None}, r"prediction=None"),
-        ({"predict_samples": 0}, r"at least 1.*predict_samples=0"),
-        ({"predict_samples": True}, r"at least 1.*predict_samples=True"),
-        (
-            {"prediction": "top_k", "predict_samples": 3},
-            r"the same every time.*prediction='top_k', predict_samples=3",
-        ),
+        ({"replace": 1}, r"must be True or False.*replace=1"),
+        ({"use_logits": 1}, r"must be True or False.*use_logits=1"),
+        ({"return_origins": "yes"}, r"must be True or False.*return_origins='yes'"),
         ({"proposal_mix": 1.5}, r"from 0 to 1\. Received: proposal_mix=1.5"),
         ({"proposal_mix": -0.1}, r"Received: proposal_mix=-0.1"),
         ({"proposal_mix": True}, r"Received: proposal_mix=True"),
@@ -613,7 +557,6 @@ def test_config_holds_every_argument():
         "seed": 7,
         "return_origins": True,
         "prediction": "sample",
-        "predict_samples": 6,
         "proposal_mix": 0.25,
     }
     config = SamplePatches(**arguments).get_config()

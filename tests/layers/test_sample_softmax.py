@@ -1,4 +1,4 @@
-"""SampleSoftmax: one distribution over all places."""
+"""SampleSoftmax: one distribution over all cells."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from attention_sampling import SampleSoftmax
 
 
 @pytest.mark.parametrize("shape", [(2, 6), (2, 4, 5), (1, 2, 3, 4)])
-def test_is_the_softmax_over_all_places(shape, rng):
+def test_is_the_softmax_over_all_cells(shape, rng):
     scores = rng.normal(scale=3, size=shape).astype("float32")
     attention = ops.convert_to_numpy(SampleSoftmax()(ops.array(scores)))
     expected = reference.softmax(scores.reshape(shape[0], -1)).reshape(shape)
@@ -70,7 +70,7 @@ def test_gradient_is_that_of_a_softmax(rng):
 
 
 @pytest.mark.parametrize("smooth", [-0.1, 1.5, float("nan")])
-def test_refuses_smooth_that_is_no_share(smooth):
+def test_refuses_smooth_that_is_no_fraction(smooth):
     with pytest.raises(ValueError, match=f"from 0 to 1. Received: smooth={smooth}"):
         SampleSoftmax(smooth=smooth)
 
@@ -87,6 +87,6 @@ def test_refuses_to_squeeze_several_channels_when_eager():
 
 
 @pytest.mark.parametrize(("squeeze", "shape"), [(False, (3,)), (True, (3, 1))])
-def test_refuses_scores_without_places(squeeze, shape):
-    with pytest.raises(ValueError, match="at least one axis of places"):
+def test_refuses_scores_without_cells(squeeze, shape):
+    with pytest.raises(ValueError, match="at least one axis of cells"):
         SampleSoftmax(squeeze_channels=squeeze)(keras.KerasTensor(shape))

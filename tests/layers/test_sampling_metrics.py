@@ -8,7 +8,7 @@ from keras import ops
 
 from attention_sampling import Expectation, SamplingMetrics
 
-NAMES = ["attention_entropy", "drawn_mass", "effective_sample_size"]
+NAMES = ["attention_entropy", "sampled_mass", "effective_sample_size"]
 needs_metrics = pytest.mark.skipif(
     keras.backend.backend() == "jax",
     reason="Keras on JAX keeps no metrics of layers while it trains",
@@ -107,18 +107,6 @@ class TestValues:
             assert mass == pytest.approx(0.8)
             assert size == pytest.approx(kish(weights * drawn), rel=1e-4)
 
-    def test_of_several_sets_each_counts_for_itself(self):
-        attention = np.full((1, 2, 2), 0.25)
-        drawn = [[0.5, 0.1, 0.2, 0.2]]
-        values = report({"predict_samples": 2}, attention, drawn)
-        sizes = [
-            kish(reference.unordered_weights(np.array(p)) * p)
-            for p in ([0.5, 0.1], [0.2, 0.2])
-        ]
-        np.testing.assert_allclose(values, [np.log(4), 0.5, np.mean(sizes)], rtol=1e-4)
-        _, mass, _ = report({"predict_samples": 2}, attention, drawn, training=True)
-        assert mass == pytest.approx(1)
-
     def test_hands_the_features_on(self, rng):
         features = ops.array(rng.normal(size=(2, 3, 4)), "float16")
         layer = SamplingMetrics()
@@ -182,7 +170,7 @@ class TestReported:
             np.testing.assert_allclose(
                 history[f"{prefix}attention_entropy"], [entropy_of(data)] * 3, rtol=1e-4
             )
-            np.testing.assert_allclose(history[f"{prefix}drawn_mass"], 1, rtol=1e-4)
+            np.testing.assert_allclose(history[f"{prefix}sampled_mass"], 1, rtol=1e-4)
             assert len(history[f"{prefix}effective_sample_size"]) == 3
         assert abs(entropy_of(flat) - entropy_of(sharp)) > 0.3
 
