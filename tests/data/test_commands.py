@@ -18,7 +18,6 @@ from attention_sampling.__main__ import main
 from attention_sampling.data import (
     ArraySource,
     HDF5Source,
-    ImageFilesSource,
     SourceError,
     check,
 )
@@ -168,18 +167,6 @@ def test_check_reads_here_and_there_or_everything(monkeypatch, extents, everythi
         assert seen.reshape(3, 1000, 3, 700).any(axis=(1, 3)).all()
 
 
-def test_images_larger_than_a_cache_are_read(files, monkeypatch):
-    # All defaults but that of cache_bytes.
-    monkeypatch.setattr(
-        ImageFilesSource.__init__, "__defaults__", ("raise", None, 1000, None)
-    )
-    with pytest.raises(SourceError, match="cache_bytes=1000"):
-        ImageFilesSource("a.png")
-    assert main(["info", "a.png"]) == 0
-    assert main(["check", "a.png"]) == 0
-    assert main(["convert", "a.png", "a.h5", "--quiet"]) == 0
-
-
 @pytest.mark.parametrize("command", ["info", "check"])
 def test_shortage_is_no_fault_of_the_file(files, capsys, monkeypatch, command):
     def fail(path, **keywords):
@@ -273,13 +260,6 @@ def test_misuse_is_status_2_and_one_clear_message(files, capsys, arguments, mess
     assert capsys.readouterr().err.startswith(message)
 
 
-def test_help_names_the_commands():
-    status, lines, _ = run("--help")
-    assert status == 0
-    for command in ("info", "check", "convert", "experiments"):
-        assert any(line.strip().startswith(command) for line in lines)
-
-
 def test_output_that_cannot_be_written(files):
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full")
@@ -289,14 +269,6 @@ def test_output_that_cannot_be_written(files):
         assert status == 1
         (line,) = errors
         assert line.startswith("error: the output cannot be written: [Errno 28]")
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_reader_of_the_output_that_goes_away(files, unbuffered):
-    with start("info", *files, environment={"PYTHONUNBUFFERED": unbuffered}) as running:
-        running.stdout.close()
-        assert running.stderr.read() == b""
-    assert running.returncode == 1
 
 
 def test_names_that_the_terminal_does_not_know():
