@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["experiments"]:
-        return _run_experiments(arguments[1:])
+        from attention_sampling.experiments.__main__ import main as run
+
+        run(arguments[1:])
+        return 0
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed))
@@ -130,7 +133,7 @@ def _run_info(parsed: argparse.Namespace) -> int:
     from attention_sampling.data.check import print_info
     from attention_sampling.data.paths import find_files
 
-    return 1 if print_info(find_files(parsed.files), **_keywords(parsed)).broken else 0
+    return 0 if print_info(find_files(parsed.files), **_keywords(parsed)) else 1
 
 
 def _run_check(parsed: argparse.Namespace) -> int:
@@ -138,8 +141,8 @@ def _run_check(parsed: argparse.Namespace) -> int:
     from attention_sampling.data.paths import find_files
 
     files = find_files(parsed.files)
-    report = check_files(files, parsed.all, parsed.threads, **_keywords(parsed))
-    return 1 if report.broken else 0
+    whole = check_files(files, parsed.all, parsed.threads, **_keywords(parsed))
+    return 0 if whole else 1
 
 
 def _run_convert(parsed: argparse.Namespace) -> int:
@@ -176,23 +179,6 @@ def _keywords(parsed: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `open_source` that the user gave."""
     given = {name: getattr(parsed, name, None) for name in ("dataset", "channels")}
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _run_experiments(arguments: list[str]) -> int:
-    """Hand over to the experiments, whose libraries need not be installed."""
-    try:
-        from attention_sampling.experiments.__main__ import main as run
-
-        return int(run(arguments) or 0)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("attention_sampling"):
-            raise
-        print(
-            f"error: {error.name} is missing. Install it by: pip install "
-            "'keras-attention-sampling[experiments]'",
-            file=sys.stderr,
-        )
-        return 2
 
 
 def _positive(text: str) -> int:

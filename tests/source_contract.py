@@ -263,38 +263,6 @@ class SourceContract:
         with pytest.raises(TypeError):
             source.read_view(0.5, 1)
 
-    def test_refuses_a_view_larger_than_the_image(self, source, images):
-        height, width = images[0].shape[:2]
-        for size in ((height + 1, 1), (1, width + 1)):
-            with pytest.raises(ValueError, match="must not be larger") as caught:
-                source.read_view(0, size)
-            assert f"size={size}" in str(caught.value)
-            assert str((height, width)) in str(caught.value)
-
-    @pytest.mark.parametrize(
-        ("indices", "origins", "message"),
-        [
-            ([0], [(0.0, 0.0)], "`origins` must be integers.*float64"),
-            ([0.0], [(0, 0)], "`indices` must be integers.*float64"),
-            ([True], [(0, 0)], "`indices` must be integers.*bool"),
-            (0, [(0, 0)], "must have shape"),
-            ([[0]], [(0, 0)], "must have shape"),
-            ([0], [0, 0], "must have shape"),
-            ([0], [(0, 0, 0)], "must have shape"),
-            ([0, 1], [(0, 0)], "must have shape"),
-        ],
-    )
-    def test_refuses_windows_that_fit_nothing(self, source, indices, origins, message):
-        with pytest.raises(ValueError, match=message):
-            source.read_patches(indices, origins, 4)
-
-    @pytest.mark.parametrize("size", [0, -1, (4, 0), 2.5, (4, 4, 4)])
-    def test_refuses_sizes_that_are_none(self, source, size):
-        with pytest.raises(ValueError, match="`patch_size` must be a positive"):
-            source.read_patches([0], [(0, 0)], size)
-        with pytest.raises(ValueError, match="`size` must be a positive"):
-            source.read_view(0, size)
-
     def test_what_goes_wrong_names_image_and_window(self, source, monkeypatch):
         monkeypatch.setattr(type(source), "read", fail)
         with pytest.raises(SourceError) as caught:
@@ -333,7 +301,7 @@ def area_average(image, size):
 
 
 def coverage(extent, size):
-    """Return (size, extent): the share that each pixel has in one of the view."""
+    """Return (size, extent): the fraction of each pixel in one of the view."""
     starts = np.arange(size)[:, None] * extent / size
     ends = np.arange(1, size + 1)[:, None] * extent / size
     pixels = np.arange(extent)[None]
@@ -342,7 +310,7 @@ def coverage(extent, size):
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-# Drawing and checking
+# Images and checking
 
 
 def draw_images(rng, sizes, channels, dtype):

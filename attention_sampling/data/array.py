@@ -2,7 +2,6 @@
 
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,7 +59,7 @@ class ArraySource(Source):
         self._given = images if isinstance(images, np.ndarray) else list(images)
         for number, array in enumerate(self._given):
             _check_array(number, array, self._given[0])
-        self._arrays = _without_subclass(self._given)
+        self._arrays = _as_plain(self._given)
         if names is None:
             names = [f"array {number}" for number in range(len(self._arrays))]
         if len(names) != len(self._arrays):
@@ -78,22 +77,17 @@ class ArraySource(Source):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         del state["_arrays"]
+        given = self._given
         state["_given"] = (
-            _to_pickle(self._given)
-            if isinstance(self._given, np.ndarray)
-            else [_to_pickle(array) for array in self._given]
+            _to_pickle(given)
+            if isinstance(given, np.ndarray)
+            else [_to_pickle(array) for array in given]
         )
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        given = state["_given"]
-        self._given = (
-            [_from_pickle(one) for one in given]
-            if isinstance(given, list)
-            else _from_pickle(given)
-        )
-        self._arrays = _without_subclass(self._given)
+        self._arrays = _as_plain(self._given)
 
     def levels(self, index: int) -> tuple[Size, ...]:
         """Return (height, width) of an image."""
@@ -106,19 +100,21 @@ class ArraySource(Source):
         return window.astype(self.dtype, copy=False)
 
 
-@dataclass(frozen=True)
-class _MappedFile:
-    """What is needed to map a file into memory again."""
+class _Mapped:
+    """A whole memory map, pickled as its file, to be mapped again."""
 
-    filename: Any
-    dtype: np.dtype[Any]
-    offset: int
-    shape: tuple[int, ...]
-    order: Any
+    def __init__(self, array: np.memmap[Any, Any]) -> None:
+        self.array = array
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        array = self.array
+        order = "C" if array.flags.c_contiguous else "F"
+        file = array.filename, array.dtype, "r", array.offset, array.shape, order
+        return np.memmap, file
 
 
-def _to_pickle(array: _Array) -> _Array | _MappedFile:
-    """Return the file of a whole memory map, and any other array as it is."""
+def _to_pickle(array: _Array) -> _Array | _Mapped:
+    """Return a whole memory map as its file, and any other array as it is."""
     if (
         not isinstance(array, np.memmap)
         or not isinstance(array.base, mmap.mmap)  # a slice, whose offset is unknown
@@ -126,19 +122,10 @@ def _to_pickle(array: _Array) -> _Array | _MappedFile:
         or array.mode == "c"
     ):
         return np.asarray(array)
-    order = "C" if array.flags.c_contiguous else "F"
-    return _MappedFile(array.filename, array.dtype, array.offset, array.shape, order)
+    return _Mapped(array)
 
 
-def _from_pickle(kept: _Array | _MappedFile) -> _Array:
-    if isinstance(kept, np.ndarray):
-        return kept
-    return np.memmap(
-        kept.filename, kept.dtype, "r", kept.offset, kept.shape, kept.order
-    )
-
-
-def _without_subclass(images: _Array | list[_Array]) -> list[_Array]:
+def _as_plain(images: _Array | list[_Array]) -> list[_Array]:
     """Return the images as plain arrays: slices of a memmap cost more."""
     return [np.asarray(image) for image in images]
 

@@ -9,20 +9,10 @@ from typing import Any
 class Cache:
     """Keep what was used last, and let go of what was not used for longest.
 
-    What leaves is not closed here: it closes itself when nobody holds it any more, so that
-    a thread may go on with what it has.
-
-    Args:
-        make: callable from a key to what is kept. Several threads that ask for one key wait
-            for the one that makes it. Where it fails, the next one to ask tries anew.
-        limit: sum of the costs of what is kept. What was made last is always kept.
-        cost: callable from what is kept to what it counts; 1 each by default.
-
-    Example:
-
-    >>> cache = Cache(str.upper, limit=2)
-    >>> [cache.get(key) for key in "abc"], len(cache)
-    (['A', 'B', 'C'], 2)
+    ``make`` gives what belongs to a key; threads that ask for one key wait for the one that
+    makes it, and where it fails, the next one to ask tries anew. ``limit`` is the sum of the
+    costs of what is kept; what was made last is always kept. What leaves closes itself when
+    nobody holds it any more, so that a thread may go on with what it has.
     """
 
     def __init__(

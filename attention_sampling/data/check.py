@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from attention_sampling.data.errors import SourceError, in_options, is_fault_of_process
@@ -23,36 +22,11 @@ _WINDOW = 256
 _WINDOWS = 5
 
 
-@dataclass
-class Report:
-    """What is in files.
-
-    Attributes:
-        images: a row of text for each image, as ``info`` prints it.
-        kinds: how many images of which "3 channels of uint8", read by which source.
-        broken: what is broken, and why: lines to print.
-    """
-
-    images: list[tuple[str, ...]] = field(default_factory=list)
-    kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-
-    def note(self, error: SourceError, line: str) -> None:
-        """Note that a file is broken, unless the process lacks files or memory."""
-        if is_fault_of_process(error):
-            raise error
-        self.broken.append(line)
-
-
 def open_any_size(paths: Paths, **keywords: Any) -> FileSource:
-    """Open files for what goes through the images one by one.
+    """Open files for what goes through the images one by one, however large they are.
 
-    `open_source` refuses images that have to be decoded as a whole and are large, as
-    reading windows of several in turn would decode them again and again.
-
-    Args:
-        paths: as `open_source` takes them.
-        **keywords: further arguments of `open_source`.
+    `open_source` refuses large images that have to be decoded as a whole, as reading
+    windows of several in turn would decode them again and again.
     """
     # Tifffile logs what it stumbles on; what matters of it is raised.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -62,34 +36,28 @@ def open_any_size(paths: Paths, **keywords: Any) -> FileSource:
         return open_source(paths, **keywords)
 
 
-def print_info(paths: Sequence[str], **keywords: Any) -> Report:
-    """Print a table of the images in files.
-
-    Args:
-        paths: the files.
-        **keywords: further arguments of `open_source`.
+def print_info(paths: Sequence[str], **keywords: Any) -> bool:
+    """Print a table of the images in files; return whether all can be opened.
 
     Raises:
         SourceError: the process lacks files or memory.
     """
-    report = Report()
+    rows: list[tuple[str, ...]] = [_HEADER]
+    broken = []
     for path in paths:
         try:
             with open_any_size(path, **keywords) as source:
-                report.images += [
-                    _describe(source, path, i) for i in range(len(source))
-                ]
+                rows += [_describe(source, path, i) for i in range(len(source))]
         except SourceError as error:
-            report.note(error, in_options(error))
-    if report.images:
-        rows = [_HEADER, *report.images]
+            broken.append(_fault(error))
+    if len(rows) > 1:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             print("  ".join(cells).rstrip())
-    for line in report.broken:
+    for line in broken:
         print(f"broken: {line}")
-    return report
+    return not broken
 
 
 def check_files(
@@ -97,8 +65,8 @@ def check_files(
     everything: bool = False,
     threads: int | None = None,
     **keywords: Any,
-) -> Report:
-    """Read files here and there, and print which are broken, and why.
+) -> bool:
+    """Read files here and there, and print which are broken; return whether none is.
 
     Args:
         paths: the files.
@@ -114,34 +82,38 @@ def check_files(
 
     >>> with open("notes.txt", "w") as file:
     ...     _ = file.write("no image")
-    >>> report = check_files(["notes.txt"])
+    >>> check_files(["notes.txt"])
     notes.txt: this is no image of a known format
     1 file: 0 images, 1 broken
-    >>> report.broken
-    ['notes.txt: this is no image of a known format']
+    False
     """
-    whole = Report()
+    kinds: Counter[str] = Counter()
+    broken = 0
     check = functools.partial(_check_file, everything=everything, keywords=keywords)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         try:
-            for report in _show_progress(pool.map(check, paths), len(paths)):
-                whole.kinds += report.kinds
-                whole.broken += report.broken
-                for line in report.broken:
+            for found, lines in _show_progress(pool.map(check, paths), len(paths)):
+                kinds += found
+                broken += len(lines)
+                for line in lines:
                     print(line, flush=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    images: Counter[str] = Counter()
-    for (kind, _), number in whole.kinds.items():
-        images[kind] += number
-    found = _count(images.total(), "image")
-    if images:
-        found += f" ({', '.join(f'{n} of {kind}' for kind, n in images.most_common())})"
-    print(f"{_count(len(paths), 'file')}: {found}, {len(whole.broken)} broken")
-    if len(images) > 1:
+    images = _count(kinds.total(), "image")
+    if kinds:
+        images += f" ({', '.join(f'{n} of {kind}' for kind, n in kinds.most_common())})"
+    print(f"{_count(len(paths), 'file')}: {images}, {broken} broken")
+    if len(kinds) > 1:
         print("These do not fit one source: all images must have the same channels.")
-    return whole
+    return not broken
+
+
+def _fault(error: SourceError) -> str:
+    """Return what is wrong with a file, if it is not the process that lacks something."""
+    if is_fault_of_process(error):
+        raise error
+    return in_options(error)
 
 
 def _count(number: int, thing: str) -> str:
@@ -165,27 +137,27 @@ def _describe(source: Source, path: str, index: int) -> tuple[str, ...]:
     )
 
 
-def _check_file(path: str, everything: bool, keywords: dict[str, Any]) -> Report:
-    """Return the kinds of images in a file, and what is broken."""
-    report = Report()
+def _check_file(
+    path: str, everything: bool, keywords: dict[str, Any]
+) -> tuple[Counter[str], list[str]]:
+    """Return the kinds of images in a file, and a line for each that is broken."""
+    kinds: Counter[str] = Counter()
+    broken = []
     try:
         source = open_any_size(path, threads=1, **keywords)
     except SourceError as error:
-        report.note(error, in_options(error))
-        return report
+        return kinds, [_fault(error)]
     with source:
-        kind = f"{_count(source.channels, 'channel')} of {source.dtype}"
+        kinds[f"{_count(source.channels, 'channel')} of {source.dtype}"] = len(source)
         for index in range(len(source)):
-            report.kinds[kind, type(source).__name__] += 1
             try:
                 for level in range(len(source.levels(index))):
                     for window in _windows(source, index, level, everything):
                         source.read_window(index, level, *window)
             except SourceError as error:
-                name = _name(source, index, path)
-                reason = str(error).removeprefix(source.where(index)).lstrip(": ")
-                report.note(error, f"{name}: {reason}")
-    return report
+                reason = _fault(error).removeprefix(source.where(index)).lstrip(": ")
+                broken.append(f"{_name(source, index, path)}: {reason}")
+    return kinds, broken
 
 
 def _windows(

@@ -70,11 +70,7 @@ def find_format(start: bytes) -> str | None:
 
 
 def describe_image(path: str) -> Description:
-    """Return shape and dtype of an image from its header.
-
-    Raises:
-        OSError: it is no image, a broken one, or none that can be decoded losslessly.
-    """
+    """Return shape and dtype of an image from its header."""
     image_format = _format_of(path)
     if image_format == "TIFF":
         return _read_tiff(path)[0]
@@ -86,11 +82,7 @@ def describe_image(path: str) -> Description:
 
 
 def decode_image(path: str) -> npt.NDArray[Any]:
-    """Return an image, (height, width, channels), as `describe_image` describes it.
-
-    Raises:
-        OSError: it is broken.
-    """
+    """Return an image, (height, width, channels), as `describe_image` describes it."""
     image_format = _format_of(path)
     if image_format == "TIFF":
         return _read_tiff(path, pixels=True)[1]

@@ -33,35 +33,21 @@ _left_behind: list[Cache] = []
 
 @dataclass(frozen=True)
 class Image:
-    """One image in a file.
+    """One image in a file."""
 
-    Attributes:
-        key: what tells the image from others of the file; None if it is the only one.
-        levels: (height, width) of each level in pixels, full resolution first.
-        blocks: (height, width) of the tiles or chunks of each level.
-        channels: channels.
-        dtype: name of the dtype.
-        name: name of the image, if the file tells it.
-    """
-
-    key: str | int | None
+    key: str | int | None  # what tells it from others of the file; None of a single one
     levels: tuple[Size, ...]
-    blocks: tuple[Size, ...]
+    blocks: tuple[Size, ...]  # (height, width) of the tiles or chunks of each level
     channels: int
     dtype: str
-    name: str | None = None
+    name: str | None = None  # if the file tells it
 
 
 class OpenFile(abc.ABC):
-    """A file that is open, as a format sees it: it closes itself when nobody holds it.
+    """A file that is open, as a format sees it: it closes itself when nobody holds it."""
 
-    Attributes:
-        images: what is in the file.
-        cost: what the file counts of ``FileSource.limit``.
-    """
-
-    images: Sequence[Image] = ()
-    cost = 1
+    images: Sequence[Image] = ()  # what is in it
+    cost = 1  # what it counts of the limit of its source
 
     @abc.abstractmethod
     def read(
@@ -92,28 +78,11 @@ class FileSource(Source):
     """A source over files, each of one or several images.
 
     Every file is opened once at the beginning, to learn what is in it and to refuse what
-    is broken. After that, files are opened when they are read, and at most ``max_open``
-    of them are kept open. A file that is replaced, changed or removed after that is refused
-    when it is read.
+    is broken, or has another channel count or dtype than most. After that, files are opened
+    when they are read, and at most ``max_open`` of them are kept open. One that is replaced,
+    changed or removed is then refused. ``paths`` holds the file of each image.
 
-    A format of files derives from it and writes ``open_file``.
-
-    Args:
-        paths: a file or several.
-        on_error: what to do about a file that cannot be opened, or whose images have
-            another channel count or dtype than those of most files: ``"raise"``, or
-            ``"skip"`` to leave it out and list it in ``skipped``.
-        threads: windows to read at once; None for what suits the format.
-        max_open: files to keep open.
-
-    Attributes:
-        paths: the file of each image.
-        skipped: (path, reason) of each file left out by ``on_error="skip"``.
-
-    Raises:
-        SourceError: a file cannot be opened, or does not fit the others; with
-            ``on_error="skip"``, none can.
-        ValueError: no files; an unknown ``on_error``; a number that is not positive.
+    A format of files derives from it and writes ``open_file`` and ``recognizes``.
     """
 
     # Windows to read at once where the user says nothing.
@@ -153,15 +122,7 @@ class FileSource(Source):
 
     @classmethod
     def recognizes(cls, path: str, start: bytes) -> bool:
-        """Tell whether this is the source for a file, for ``open_source``.
-
-        Args:
-            path: the file, which is there.
-            start: its first 4096 bytes.
-
-        Raises:
-            OSError: it is, but broken.
-        """
+        """Tell whether this is the source for a file, from its first 4096 bytes."""
         return False
 
     @abc.abstractmethod
@@ -238,15 +199,14 @@ class FileSource(Source):
 
     def _check_unchanged(self, stored: _Stored) -> None:
         try:
-            if _signature(stored.path) == stored.signature:
-                return
-        except OSError:  # it is gone
+            if _signature(stored.path) != stored.signature:
+                raise OSError(
+                    "the file has been changed since the source was opened. Open the "
+                    "source again"
+                )
+        except OSError:  # changed, or gone
             self.cache.drop(stored.path)
             raise
-        self.cache.drop(stored.path)
-        raise OSError(
-            "the file has been changed since the source was opened. Open the source again"
-        )
 
     def _find_images(
         self, files: Sequence[str], skip: bool

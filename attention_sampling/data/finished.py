@@ -21,10 +21,6 @@ def set_aside(part: Path, old: Path) -> None:
 
     Where there is an older one, that conversion was stopped while it took it over: the
     older one has all that was finished.
-
-    Args:
-        part: the file that was being written, if there is one.
-        old: the other name.
     """
     if old.exists():
         part.unlink(missing_ok=True)
@@ -43,13 +39,6 @@ def take_over(
 
     The file itself is never written on: a kill may have left it inconsistent. What is copied
     out of it is read whole, which gzip checks.
-
-    Args:
-        old: the unfinished file; it need not be there.
-        images: group to copy the images into, by their number.
-        source: the images to convert.
-        marks: what a finished image is marked with; None for one that is never known again.
-        advance: called with the number of each image that is copied.
     """
     with contextlib.suppress(*_BROKEN), h5py.File(old, "r") as file:
         found = {}

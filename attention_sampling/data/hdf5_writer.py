@@ -37,13 +37,8 @@ _WINDOWS = 2**27
 class ImageWriter:
     """Write images of a source; windows are read and compressed by several threads.
 
-    A context manager: leaving it ends the threads.
-
-    Args:
-        source: the images.
-        chunk: height and width of a chunk in pixels.
-        compression: ``"gzip"``, ``"lzf"`` or ``"none"``.
-        progress: called with the bytes written, uncompressed.
+    A context manager: leaving it ends the threads. ``progress`` is called with the bytes
+    written, uncompressed.
     """
 
     def __init__(
@@ -68,12 +63,7 @@ class ImageWriter:
         self._pool.shutdown(cancel_futures=True)
 
     def write(self, index: int, group: Any) -> None:
-        """Write all levels of an image into a group.
-
-        Raises:
-            SourceError: the image cannot be read.
-            OSError: the file cannot be written.
-        """
+        """Write all levels of an image into a group."""
 
         def read_source(origin: Size, size: Size) -> _Array:
             with self._reading:

@@ -18,16 +18,7 @@ def choose_images(
 ) -> Numbers:
     """Return the numbers of the images of a subset, or of one worker's part of it.
 
-    Args:
-        count: images of the source.
-        indices: (chosen,) numbers of images, several times the same if need be; None
-            for all.
-        shard: (workers, number of this worker) for one of as many parts: together
-            they are everything, and their sizes differ by one at most.
-
-    Raises:
-        ValueError: no images, numbers that are no integers or not of the source, a
-            shard that is no pair of integers in range, more workers than images.
+    The parts of all workers are together everything; sizes differ by one at most.
 
     Example:
 
@@ -68,14 +59,8 @@ def image_order(
 ) -> Callable[[], Numbers]:
     """Return what gives the order of one epoch after the other.
 
-    Args:
-        numbers: (count,) numbers of images.
-        shuffle: whether to shuffle all of them anew for every epoch.
-        seed: int for the same orders every time; None for a seed from Python's
-            ``random``, as ``keras.utils.set_random_seed`` sets it.
-
-    Raises:
-        ValueError: ``seed`` is negative or no int.
+    Without a seed it is one of Python's ``random``, as ``keras.utils.set_random_seed``
+    sets it.
 
     Example:
 

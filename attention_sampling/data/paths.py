@@ -18,9 +18,7 @@ _IGNORED = ("thumbs.db", "desktop.ini")
 def find_files(paths: Paths) -> list[str]:
     """Return the files that a user names by paths, directories and patterns.
 
-    Args:
-        paths: a file, a directory, a pattern, or several; see `open_source`. Of several,
-            a directory or pattern without files is returned as it is: to open it fails.
+    Of several, a directory or pattern without files is returned as it is: to open it fails.
 
     Raises:
         SourceError: there are none.

@@ -44,10 +44,7 @@ def halve_window(
         read: callable from origin and size to a window of the level before.
         extents: (height, width) of the level before, in pixels.
         origin: (row, column) of the window, in pixels of the level to be made.
-        size: (height, width) of the window, in pixels of the level to be made.
-
-    Returns:
-        (height, width, channels), of the dtype of the level before.
+        size: (height, width) of the window, likewise.
 
     Example:
 

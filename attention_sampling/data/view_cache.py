@@ -21,27 +21,9 @@ _VERSION = 2
 def view_reader(
     source: Source, size: Size, cache: str | os.PathLike[str] | None = None
 ) -> Callable[[int], View]:
-    """Return what reads views of one size, and keeps them if asked to.
+    """Return what reads views of one size, by the number of the image; see `view_dataset`.
 
-    Args:
-        source: images.
-        size: (height, width) of the views in pixels.
-        cache: None, ``"memory"``, or a directory: see ``view_dataset``.
-
-    Returns:
-        Callable from the number of an image to its view, for any number of threads.
-
-    Raises:
-        OSError: the directory cannot be made.
-        TypeError: a directory for a source without fingerprints, such as of arrays.
-        ValueError: ``cache`` is empty.
-
-    Example:
-
-    >>> from attention_sampling.data import ArraySource
-    >>> read = view_reader(ArraySource([np.ones((6, 8, 1))]), (3, 4), cache="memory")
-    >>> read(0).shape
-    (3, 4, 1)
+    ``cache`` is None, ``"memory"``, or a directory. Any number of threads may read.
     """
     if cache is not None and not os.fspath(cache):
         raise ValueError(

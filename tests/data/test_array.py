@@ -37,13 +37,6 @@ def test_one_array_is_a_stack_of_images(rng):
         check_windows(source, list(stack), rng)
 
 
-def test_names_are_ones_own(rng):
-    images = draw_images(rng, [(4, 5)] * 2, 1, "uint8")
-    assert ArraySource(images, names=["a", "b"]).names == ("a", "b")
-    with pytest.raises(ValueError, match=r"for each of 2 images.*: 1 names"):
-        ArraySource(images, names=["a"])
-
-
 def test_arrays_of_the_other_byte_order(rng):
     images = draw_images(rng, [(20, 30)] * 2, 2, "uint16")
     with ArraySource([images[0].astype(">u2"), images[1]]) as source:
@@ -128,11 +121,3 @@ def test_a_map_with_changes_of_its_own_is_pickled_with_them(tmp_path):
     mapped[0, 1, 2] = 9
     copy = pickle.loads(pickle.dumps(ArraySource(mapped)))
     assert copy.read_patches([0], [(1, 2)], 1).item() == 9
-
-
-def test_a_map_whose_file_is_gone(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((1, 4, 5, 1), "uint8"))
-    data = pickle.dumps(ArraySource(np.load(tmp_path / "a.npy", mmap_mode="r")))
-    (tmp_path / "a.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"a\.npy"):
-        pickle.loads(data)

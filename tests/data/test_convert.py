@@ -112,19 +112,6 @@ def test_halves_are_rounded_to_even_and_do_not_overflow():
     assert found.item() >= largest - 2**11
 
 
-@pytest.mark.parametrize("extent", [1025, 1028, 1030])
-def test_views_of_the_pyramid_are_neither_shifted_nor_weighted(tmp_path, extent):
-    # A ramp: its views are as exact as a shift of a level would make them wrong.
-    ramp = np.arange(extent, dtype="float32")[:, None, None].repeat(600, axis=1)
-    source = ArraySource([ramp])
-    convert(source, tmp_path / "a.h5", progress=False)
-    with HDF5Source(tmp_path / "a.h5") as converted:
-        size = (converted.levels(0)[-1][0], 100)
-        view, exact = converted.read_view(0, size), source.read_view(0, size)
-    assert abs(view - exact).max() < 0.01
-    assert abs(view.mean() - exact.mean()) < 1e-3
-
-
 class Recorder(ArraySource):
     """A source that notes the windows it is asked for, and how many at once."""
 

@@ -5,9 +5,6 @@ import gc
 import os
 import pickle
 import re
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -18,7 +15,6 @@ from raw_files import HEADER, RawSource, write, write_all
 from source_contract import SourceContract, check_windows, draw_images, open_files
 
 from attention_sampling.data import SourceError, TiffSource
-from attention_sampling.data.errors import is_fault_of_process
 from attention_sampling.data.files import Image
 
 
@@ -50,11 +46,6 @@ def test_names_are_the_paths_as_given(paths, monkeypatch, tmp_path, images, rng)
     assert source.paths == tuple(map(str, paths))
     monkeypatch.chdir("/")
     check_windows(source, images, rng)
-
-
-def test_one_path_is_one_file(paths, images, rng):
-    for path in (paths[0], str(paths[0])):
-        check_windows(RawSource(path), images[:1], rng)
 
 
 def test_images_of_one_file_have_names_of_their_own(paths):
@@ -152,28 +143,6 @@ def test_fingerprints_tell_files_images_and_changes(paths, images):
     assert RawSource(paths).fingerprint(1) not in before
 
 
-def test_all_files_broken(paths):
-    for path in paths:
-        path.write_text("x")
-    with pytest.raises(SourceError, match=r"None of 3 files can be read.*0\.raw: "):
-        RawSource(paths, on_error="skip")
-
-
-def test_a_file_without_images(paths):
-    class Empty(RawSource):
-        def inspect(self, path):
-            return []
-
-    with pytest.raises(SourceError, match=r"0\.raw: the file holds no image"):
-        Empty(paths)
-
-
-@pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_no_files(on_error):
-    with pytest.raises(ValueError, match="at least one image"):
-        RawSource([], on_error=on_error)
-
-
 def test_refuses_bad_arguments(paths):
     with pytest.raises(ValueError, match="`on_error` must be one of 'raise', 'skip'"):
         RawSource(paths, on_error="ignore")
@@ -181,25 +150,6 @@ def test_refuses_bad_arguments(paths):
         RawSource(paths, max_open=0)
     with pytest.raises(ValueError, match="`threads` must be an int of at least 1"):
         RawSource(paths, threads=0)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_after_an_error_no_more_files_are_looked_at(tmp_path, images, error):
-    looked = []
-
-    class Interrupted(RawSource):
-        default_threads = 1
-
-        def open_file(self, path):
-            if looked:
-                time.sleep(0.02)  # as long as a file takes
-            looked.append(path)
-            raise error
-
-    paths = [write(tmp_path / f"{n}.raw", images[0]) for n in range(300)]
-    with pytest.raises((KeyboardInterrupt, SourceError)):
-        Interrupted(paths)
-    assert len(looked) < 300
 
 
 # Files that change in use
@@ -269,41 +219,6 @@ def test_few_files_are_open_at_a_time(tmp_path, images):
             assert 0 < len(open_files(tmp_path)) <= 5
 
 
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
-import numpy as np
-from attention_sampling.data import SourceError
-from raw_files import RawSource
-paths = [sys.argv[1] + f"/{number}.raw" for number in range(400)]
-source = RawSource(paths, max_open=16, threads=8)
-indices = np.random.default_rng(0).permutation(400)
-patches = source.read_patches(indices, np.zeros((400, 2), int), 2)
-np.testing.assert_array_equal(patches[:, 0, 0, 0], indices % 251)
-source = RawSource(paths, max_open=100)
-try:
-    source.read_patches(indices, np.zeros((400, 2), int), 2)
-except SourceError as error:
-    print(error)
-"""
-
-
-def test_more_files_than_the_process_may_open(tmp_path):
-    pytest.importorskip("resource")
-    for number in range(400):
-        write(tmp_path / f"{number}.raw", np.full((2, 2, 1), number % 251, "uint8"))
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Too many open files" in done.stdout
-    assert ".raw (image " in done.stdout
-
-
 def test_a_source_that_is_forgotten_closes_its_files(tmp_path, rng):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, draw_images(rng, [(20, 30)], 3, "uint8")[0])
@@ -342,11 +257,3 @@ def test_a_shortage_skips_nothing(paths, shortage):
         Short(paths, on_error="skip")
     names_a_remedy = "lower max_open, or raise `ulimit -n`" in str(raised.value)
     assert names_a_remedy == ("too many" in str(shortage).lower())
-
-
-def test_what_is_wrong_with_a_file_is_no_shortage():
-    assert not is_fault_of_process(OSError(errno.ENOENT, "No such file"))
-    assert not is_fault_of_process(ValueError("broken"))
-    wrapped = SourceError("a.raw: cannot be read")
-    wrapped.__cause__ = OSError(errno.EMFILE, "Too many open files")
-    assert is_fault_of_process(wrapped)

@@ -12,7 +12,6 @@ from source_contract import (
     area_average,
     check_windows,
     draw_images,
-    open_files,
 )
 
 from attention_sampling.data import HDF5Source, SourceError
@@ -139,13 +138,6 @@ def test_grey_images_have_one_channel(path, image, rng):
             check_windows(source, [image[:, :, :1]], rng)
 
 
-def test_the_only_images_are_found_among_labels(path, image, rng):
-    one_hot = np.eye(5)
-    write(path, train__x=[image], train__labels=[3], one_hot=one_hot, names=["a", "b"])
-    with HDF5Source(path) as source:
-        check_windows(source, [image], rng)
-
-
 def test_other_images_are_named(path, image, rng):
     write(path, train=[image, image], test=[255 - image], one_hot=np.eye(5))
     with pytest.raises(SourceError, match=r"`dataset`\. Received: 'test', 'train'"):
@@ -154,27 +146,6 @@ def test_other_images_are_named(path, image, rng):
         with HDF5Source(path, dataset=name) as source:
             check_windows(source, [255 - image], rng)
             assert source.names == (f"{path}[test[0]]",)
-
-
-@pytest.mark.parametrize("dtype", [">u2", ">f8", ">i4", "<i2"])
-def test_either_byte_order_is_read(path, rng, dtype):
-    native = np.dtype(dtype).newbyteorder("=")
-    images = draw_images(rng, [(40, 50)] * 2, 2, native)
-    write(path, images=np.stack(images).astype(dtype))
-    with HDF5Source(path) as source:
-        assert source.dtype == native
-        assert source.dtype.isnative
-        check_windows(source, images, rng)
-
-
-def test_many_datasets_of_one_file(path, rng):
-    """More than are kept open in a file."""
-    images = draw_images(rng, [(40 + n, 50) for n in range(30)], 1, "uint8")
-    write_converted(path, images)
-    with HDF5Source(path) as source:
-        for _ in range(3):
-            check_windows(source, images, rng, count=60)
-        assert not open_files(path.parent)[1:]
 
 
 # What is refused
@@ -311,13 +282,6 @@ def test_damaged_converted_files_are_refused(path, image, damage, message):
 # Broken files
 
 
-def test_what_is_no_hdf5_file(path):
-    for content in (b"", b"only text\n" * 100, bytes(3000)):
-        path.write_bytes(content)
-        with pytest.raises(SourceError, match=r"images\.h5: this is no HDF5 file"):
-            HDF5Source(path)
-
-
 def test_a_file_cut_in_half(tmp_path, path, image):
     good = write(tmp_path / "good.h5", x=np.ones((9, 9, 3), "uint8"))
     content = write(path, x=image).read_bytes()
@@ -387,15 +351,3 @@ def test_a_file_open_for_writing(path, version, mode, killed):
         writer.communicate()
     with pytest.raises(SourceError, match=killed):
         HDF5Source(path)
-
-
-def test_a_file_open_for_writing_here(path, image):
-    with h5py.File(path, "w") as file:
-        file["x"] = image
-        file.flush()
-        with pytest.raises(SourceError, match="open for writing in this process"):
-            HDF5Source(path)
-    with HDF5Source(path) as source, h5py.File(path) as file:
-        assert source.read_patches([0], [(0, 0)], 1).tolist() == [
-            [[file["x"][0, 0].tolist()]]
-        ]

@@ -101,23 +101,6 @@ def test_tiff_in_tiles_among_slides_is_read_as_one():
         assert len(source) == 2
 
 
-@needs_slide
-def test_tiff_in_tiles_among_slides_is_not_converted():
-    tifffile.imwrite("a.tif", np.full((64, 80), 300, "uint16"), tile=(16, 16))
-    reason = "its images have 1 channel of uint16, slides give 3 of uint8"
-    with pytest.raises(SourceError, match=rf"a\.tif: {reason}"):
-        open_source(["a.tif", SLIDE])
-    with open_source(["a.tif", SLIDE], on_error="skip") as source:
-        assert source.paths == (str(SLIDE),)
-        assert source.skipped[0] == ("a.tif", f"{reason}. Use TiffSource")
-
-
-def test_on_error_reaches_the_source():
-    write_hdf5("a.h5")
-    with open_source("a.h5", on_error="raise", dataset="image") as source:
-        assert source.shape(0) == (64, 80, 3)
-
-
 def test_a_large_tiff_is_not_decoded_as_a_whole(monkeypatch):
     write_tiff("a.tif")
     monkeypatch.setattr(tiff_module, "_LARGE", 1000)
@@ -203,18 +186,6 @@ def test_parts_of_a_mrxs_slide_are_left_out():
         open_source("s/a.mrxs")
 
 
-def test_a_mrxs_slide_hides_only_what_was_not_named():
-    write_image("s/a.mrxs", kind="jpeg")
-    write_image("s/a/tiles/1.png")
-    write_image("s/a/2.png")
-    for named in ("s/a", "s/a/*", os.path.abspath("s/a"), os.path.abspath("s/a/*")):
-        assert [os.path.relpath(path) for path in find_files(named)] == ["s/a/2.png"]
-    assert find_files("./s/a/**/*.png") == ["./s/a/2.png", "./s/a/tiles/1.png"]
-    for named in ("s/*/*", "s/**/*.png", "**/*.png", "*/a/*.png"):
-        with pytest.raises(SourceError, match=r"no file fits|s/a\.mrxs"):
-            open_source(named)
-
-
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -236,36 +207,10 @@ def test_no_files_at_all(paths, message):
             open_source(paths, on_error=on_error)
 
 
-def test_a_directory_without_files_among_others():
-    os.makedirs("outer/inner")
-    write_image("a.png")
-    paths = ["outer", "a.png", "b*.png"]
-    assert find_files(paths) == paths
-    with pytest.raises(SourceError, match="outer: this is a directory without files"):
-        open_source(paths)
-    with open_source(paths, on_error="skip") as source:
-        assert source.names == ("a.png",)
-        assert [path for path, _ in source.skipped] == ["outer", "b*.png"]
-        assert source.skipped[0][1].startswith("this is a directory without files")
-        assert source.skipped[1][1] == "no file fits this pattern"
-
-
 @pytest.mark.parametrize("paths", [5, None, ["a.png", 5], b"a.png"])
 def test_paths_that_are_none(paths):
     with pytest.raises(TypeError, match=r"`paths` must be a path, .* Received: "):
         open_source(paths)
-
-
-def test_a_path_that_is_not_there():
-    with pytest.raises(SourceError, match=r"missing\.png: there is no such file"):
-        open_source("missing.png")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are Unix'")
-def test_a_pipe_is_refused_and_not_waited_for():
-    os.mkfifo("pipe")
-    with pytest.raises(SourceError, match="pipe: this is no file"):
-        open_source("pipe")
 
 
 # One kind
@@ -339,21 +284,6 @@ def test_a_slide_cut_off_is_an_error_or_left_out(share):
         assert type(source) is OpenSlideSource
         assert source.names == ("b.svs",)
         assert source.skipped[0][0] == "a.svs"
-
-
-@needs_slide
-@pytest.mark.parametrize(
-    ("share", "reason"),
-    [
-        (0.5, "it ends before its first image"),
-        (0.9, "the page at byte 1850194 reaches beyond its 174"),
-    ],
-)
-def test_a_single_slide_cut_off_says_so(share, reason):
-    data = SLIDE.read_bytes()
-    Path("a.svs").write_bytes(data[: int(share * len(data))])
-    with pytest.raises(SourceError, match=rf"a\.svs: the file is cut off.*{reason}"):
-        open_source("a.svs")
 
 
 # Starting fast

@@ -78,14 +78,6 @@ def test_views_show_the_augmented_image(images, paths):
     np.testing.assert_allclose(views, means, atol=1e-3)
 
 
-def test_jpeg_and_grey_files_become_colour(tmp_path):
-    Image.fromarray(np.full(SIZE, 77, np.uint8)).save(tmp_path / "grey.jpg")
-    dataset = view_and_image_dataset([tmp_path / "grey.jpg"], [0], SIZE, VIEW, 1)
-    _, pixels, _ = read(dataset)
-    assert pixels.shape == (1, *SIZE, 3)
-    np.testing.assert_allclose(pixels, 77, atol=1)
-
-
 @pytest.mark.parametrize(
     ("paths", "labels", "view_size", "message"),
     [
@@ -166,12 +158,6 @@ def test_views_are_those_of_the_source_beside_number_and_label(source):
             np.testing.assert_allclose(view, means, rtol=1e-6)
 
 
-@pytest.mark.parametrize("labels", [[0.5] * 7, [True] * 7, range(7)])
-def test_labels_keep_their_dtype(source, labels):
-    (_, _), label = view_dataset(source, 4, labels).element_spec
-    assert label.dtype == np.asarray(labels).dtype
-
-
 def test_a_subset_keeps_numbers_and_labels_of_the_source(source):
     dataset = view_dataset(source, VIEW, np.arange(7) * 10, indices=np.array([6, 1, 6]))
     ((views, index), label), *more = dataset.as_numpy_iterator()
@@ -179,14 +165,6 @@ def test_a_subset_keeps_numbers_and_labels_of_the_source(source):
     assert index.tolist() == [6, 1, 6]
     assert label.tolist() == [60, 10, 60]
     np.testing.assert_array_equal(views[1], source.read_view(1, VIEW))
-
-
-def test_drops_a_smaller_last_batch_if_asked(source):
-    dataset = view_dataset(source, VIEW, batch_size=3, drop_remainder=True)
-    assert len(dataset) == 2
-    (views, _), *_ = dataset.element_spec
-    assert views.shape == (3, *VIEW, 3)
-    assert as_lists(orders(dataset, 1)) == [list(range(6))]
 
 
 def test_a_seed_gives_the_same_orders_whatever_the_global_seed(source):
@@ -228,11 +206,6 @@ def test_workers_share_the_images_and_keep_their_parts(source, shuffle):
     assert options.auto_shard_policy == policy
 
 
-def test_a_shard_is_a_part_of_the_subset(source):
-    dataset = view_dataset(source, 2, indices=[6, 5, 4], shard=(2, 0))
-    assert as_lists(orders(dataset, 1)) == [[6, 4]]
-
-
 @pytest.mark.parametrize(("cache", "second"), [(None, list(range(7))), ("memory", [])])
 def test_reads_each_view_once_an_epoch_or_once(source, cache, second):
     dataset = view_dataset(source, VIEW, batch_size=1, shuffle=True, cache=cache)
@@ -244,13 +217,6 @@ def test_reads_each_view_once_an_epoch_or_once(source, cache, second):
     for ((views, index),) in dataset.as_numpy_iterator():
         expected = ArraySource.read_view(source, index[0], VIEW)
         np.testing.assert_array_equal(views[0], expected)
-
-
-def test_numbers_are_shuffled_before_any_view_is_read(source):
-    dataset = view_dataset(source, 2, batch_size=2, shuffle=True, indices=[0] * 500)
-    next(iter(dataset))
-    # One batch, one ahead, and what each thread is at.
-    assert len(source.reads) < 250
 
 
 def test_a_broken_image_ends_the_iteration_by_its_name(source):
@@ -349,9 +315,3 @@ def test_views_in_memory_go_with_their_dataset(monkeypatch):
     del dataset
     gc.collect()
     assert kept[0]() is None
-
-
-def test_an_empty_cache_directory_is_refused():
-    source = ArraySource(np.zeros((3, 8, 8, 1), "uint8"))
-    with pytest.raises(ValueError, match=r"`cache` must be .*empty path"):
-        view_dataset(source, 4, cache="")
