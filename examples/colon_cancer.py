@@ -135,7 +135,6 @@ def build_model(image_shape, n_patches, seed):
     model.compile(
         optimizer=keras.optimizers.Adam(1e-3, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
-        # Alone: the loss holds the regularizer too, and may be negative.
         metrics=["accuracy", SparseCategoricalCrossentropy("cross_entropy")],
     )
     return model
@@ -180,6 +179,7 @@ def main():
             model, done = resume_training(model_file, -(-len(train) // batch_size), log)
         else:
             model, done = build_model(images.shape[1:], arguments.n_patches, seed), 0
+        print("loss = cross_entropy + regularizer of the attention, which is negative")
         order = seed + 1000 * done  # another one after an interruption
         test_batches = make_batches(images[test], data.labels[test], batch_size)
         model.fit(

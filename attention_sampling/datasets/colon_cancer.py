@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from attention_sampling.datasets.folds import format_ids
-from attention_sampling.datasets.synthetic.generating import is_generated
 
 __all__ = [
     "NUCLEUS_CLASSES",
@@ -60,7 +59,6 @@ class ColonCancer:
     Args:
         samples: the images, sorted by number.
         size: (height, width) of each image, in pixels.
-        generated: whether `write_tissue` made them, instead of the published ones.
 
     Example:
 
@@ -75,7 +73,6 @@ class ColonCancer:
 
     samples: tuple[ColonCancerImage, ...]
     size: tuple[int, int]
-    generated: bool = False
 
     @property
     def numbers(self) -> list[int]:
@@ -149,9 +146,7 @@ def load_colon_cancer(directory: str | os.PathLike[str]) -> ColonCancer:
         }
         label = int(len(nuclei["epithelial"]) > 0)
         samples.append(ColonCancerImage(number, str(path), label, nuclei))
-    root = paths[0].parents[1]
-    generated = is_generated(root) or is_generated(root.parent)
-    return ColonCancer(tuple(samples), size, generated)
+    return ColonCancer(tuple(samples), size)
 
 
 def read_images(samples: Iterable[ColonCancerImage]) -> npt.NDArray[np.uint8]:

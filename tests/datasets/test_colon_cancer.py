@@ -60,7 +60,6 @@ def test_labels_and_nuclei(tree):
     assert data.labels.dtype == np.int32
     assert data.labels.tolist() == [0, 0, 1] * 4
     assert data.paths == [str(file_of(tree, number)) for number in range(1, 13)]
-    assert not data.generated
     image = data.samples[1]
     assert (image.number, image.label) == (2, 0)
     assert tuple(image.nuclei) == NUCLEUS_CLASSES

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,15 +102,15 @@ def test_a_run_is_kept_and_resumed(tissue, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_is_finished_is_evaluated_again(tissue, tmp_path):
     # The first --resume finds nothing, and begins.
-    arguments = [f"--dataset={tissue}", f"--output={tmp_path}", "--epochs=1"]
-    for found in (["Epoch 1/1"], []):
+    arguments = [f"--dataset={tissue}", f"--output={tmp_path}", "--epochs=2"]
+    for found in (["Epoch 1/2", "Epoch 2/2"], []):
         code, printed, errors = run(*arguments, "--resume")
         assert code == 0, errors
         assert re.findall("Epoch .*", printed) == found
         assert "test accuracy" in printed
-        assert read_epochs(tmp_path) == [0]
-        for picture in (tmp_path / "pictures").iterdir():
-            picture.unlink()
+        assert read_epochs(tmp_path) == [0, 1]
+        assert any((tmp_path / "pictures").iterdir())
+        shutil.rmtree(tmp_path / "pictures")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from attention_sampling.datasets.colon_cancer import (
     load_colon_cancer,
     read_images,
 )
+from attention_sampling.datasets.synthetic.generating import is_generated
 from attention_sampling.datasets.synthetic.tissue import generate_tissue, write_tissue
 
 
@@ -19,7 +20,8 @@ def written(tmp_path_factory):
 
 def test_the_loader_reads_what_was_generated(written):
     data = load_colon_cancer(written)
-    assert data.generated
+    assert is_generated(written)
+    assert not is_generated(written.parent)
     assert data.numbers == list(range(1, 8))
     assert data.size == (80, 100)
     assert (data.labels[:6].reshape(3, 2).sum(axis=1) == 1).all()
