@@ -101,7 +101,7 @@ def train(
     }
     curve["seconds"] = rows["seconds"].cumsum()
     return {
-        "epochs": epochs,
+        "epochs": len(rows),
         "n_train": len(train_on),
         "n_test": len(test_on),
         **{name: round(float(values.iloc[-1]), 6) for name, values in curve.items()},
