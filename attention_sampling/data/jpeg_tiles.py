@@ -7,15 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from attention_sampling.data.jpeg import split_jpeg
+
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 # Adobe's marker: the channels are stored as they are, not as luma and chroma. A JFIF
 # marker overrules it.
 _CHANNELS_AS_THEY_ARE = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
-# The markers that begin a frame: coded by Huffman or arithmetically; 0xC4, 0xC8 and 0xCC
-# are tables.
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_SCAN = 0xDA
-_COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}  # as they are, if there are four
+# What to decode so many channels to; four stay as they are.
+_COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+_CHANNELS = {"Gray": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4, "YCCK": 4}
 
 
 def decode_jpeg_tile(
@@ -56,43 +56,21 @@ def decode_jpeg_tile(
         )
     if header is not None:
         data = header + data + _END
-    if not data.startswith(_START):
-        raise OSError("the JPEG tile is damaged: it does not begin like one")
-    scan, (height, width, found) = _find_scan(data)
-    if height not in sizes[0] or width not in sizes[1] or found != channels:
-        raise OSError(
-            f"the JPEG tile is damaged: it has {height}x{width} pixels of {found} "
-            f"channels, expected {min(sizes[0])}x{min(sizes[1])} of {channels}"
-        )
-    parts = [_START, (tables or b"").removeprefix(_START).removesuffix(_END)]
-    parts.append(data[2:scan])
-    if not luma_and_chroma:
-        parts.append(_CHANNELS_AS_THEY_ARE)
-    parts.append(data[scan:])
     try:
+        frame, scan = split_jpeg(data)
+        own_tables = (tables or b"").removeprefix(_START).removesuffix(_END)
+        colours = b"" if luma_and_chroma else _CHANNELS_AS_THEY_ARE
+        whole = b"".join([_START, own_tables, frame[2:], colours, scan])
+        height, width, kind, _ = simplejpeg.decode_jpeg_header(whole)
+        found = _CHANNELS[kind]
+        if height not in sizes[0] or width not in sizes[1] or found != channels:
+            raise OSError(
+                f"it has {height}x{width} pixels of {found} channels, expected "
+                f"{min(sizes[0])}x{min(sizes[1])} of {channels}"
+            )
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            b"".join(parts), _COLOURS[channels], strict=True
+            whole, _COLOURS[channels], strict=True
         )
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise OSError(f"the JPEG tile is damaged: {error}") from error
     return pixels
-
-
-def _find_scan(data: bytes) -> tuple[int, tuple[int, int, int]]:
-    """Return where the pixels begin, and (height, width, channels) from the header."""
-    place, shape = 2, None
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        kind = data[place + 1]
-        if kind == 0xFF:  # markers may be padded
-            place += 1
-            continue
-        if kind == _SCAN and shape:
-            return place, shape
-        segment = data[
-            place + 4 : place + 2 + int.from_bytes(data[place + 2 : place + 4])
-        ]
-        if kind in _FRAMES and len(segment) >= 6:
-            height, width = (int.from_bytes(segment[n : n + 2]) for n in (1, 3))
-            shape = height, width, segment[5]
-        place += 4 + len(segment)
-    raise OSError("the JPEG tile is damaged: its header is broken")

@@ -253,7 +253,7 @@ def test_tiles_that_no_memory_holds_are_refused(tmp_path, rng, monkeypatch, code
         openslide.OpenSlide, "close", lambda slide: closed.append(close(slide))
     )
     refuse(path, r"at most 1024 MiB.* Received: \d+x\d+ pixels\. The slide is broken")
-    assert len(closed) == 1
+    assert closed
 
 
 @pytest.mark.parametrize(
