@@ -17,18 +17,28 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import numpy as np
-from keras import layers
+# TensorFlow 2.21 logs while it is imported, whatever that level.
+terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 2)
+try:
+    import keras
+    import numpy as np
+    from keras import layers
 
-import attention_sampling as ats
-from attention_sampling.callbacks import EpochCheckpoint, ProposalMix, resume_training
-from attention_sampling.data import open_source
-from attention_sampling.data.views import view_dataset
-from attention_sampling.datasets.folds import stratified_folds
-from attention_sampling.datasets.synthetic.slides import write_slides
-from attention_sampling.files import one_process
-from attention_sampling.visualize import explain, plot_attention
+    import attention_sampling as ats
+    from attention_sampling.callbacks import (
+        EpochCheckpoint,
+        ProposalMix,
+        resume_training,
+    )
+    from attention_sampling.data import open_source
+    from attention_sampling.data.views import view_dataset
+    from attention_sampling.datasets.folds import stratified_folds
+    from attention_sampling.datasets.synthetic.slides import write_slides
+    from attention_sampling.files import one_process
+    from attention_sampling.visualize import explain, plot_attention
+finally:
+    os.dup2(terminal, 2)
 
 VIEW_SIZE, PATCH_SIZE = 128, 64
 LEARNING_RATE = 2e-3

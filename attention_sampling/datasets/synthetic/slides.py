@@ -150,7 +150,9 @@ def write_slides(
         with (part / "labels.csv").open("w", newline="", encoding="ascii") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
-    return generate(directory, {"data": "slides", "version": _VERSION, **settings}, write)
+    return generate(
+        directory, {"data": "slides", "version": _VERSION, **settings}, write
+    )
 
 
 def _generate_tissue(
