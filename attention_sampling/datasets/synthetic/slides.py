@@ -7,6 +7,7 @@ dark spots, can be seen at full resolution only. The spots can be found in a vie
 
 import csv
 import functools
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,10 @@ def generate_slide(
         spots.append(box)
         if len(spots) == count:
             break
-    stain = rng.uniform(0.95, 1.05, 3)
-    points = np.array(list(_COLOURS.values())) * stain
+    # Stains differ from slide to slide.
+    colours = np.array(list(_COLOURS.values())) * rng.uniform(0.95, 1.05, 3)
     shades = np.linspace(0, 1, 256)
-    palette = np.stack([np.interp(shades, [*_COLOURS], c) for c in points.T], axis=-1)
+    palette = np.stack([np.interp(shades, [*_COLOURS], c) for c in colours.T], axis=-1)
     palette = np.clip(palette, 0, 255).astype("uint8")
     return palette[np.clip(255 * density, 0, 255).astype("uint8")], spots
 
@@ -126,15 +127,11 @@ def write_slides(
         write_slides("slides")
         source = open_source("slides/*.tif")
     """
-    settings = {
-        "count": check_count("count", count, smallest=1),
-        "smallest": [check_count("smallest", n, smallest=_SMALLEST) for n in smallest],
-        "largest": [
-            check_count("largest", n, smallest=least)
-            for n, least in zip(largest, smallest, strict=True)
-        ],
-        "seed": check_count("seed", seed, smallest=0),
-    }
+    check_count("count", count, smallest=1)
+    check_count("seed", seed, smallest=0)
+    for n, most in zip(smallest, largest, strict=True):
+        check_count("smallest", n, smallest=_SMALLEST)
+        check_count("largest", most, smallest=n)
 
     def write(part: Path) -> None:
         rows = [("file", "label")]
@@ -150,9 +147,9 @@ def write_slides(
         with (part / "labels.csv").open("w", newline="", encoding="ascii") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
-    return generate(
-        directory, {"data": "slides", "version": _VERSION, **settings}, write
-    )
+    sizes = {"smallest": smallest, "largest": largest}
+    settings = {"data": "slides", "version": _VERSION, "count": count, "seed": seed}
+    return generate(directory, settings | sizes, write)
 
 
 def _generate_tissue(
@@ -259,11 +256,6 @@ def _write_pyramid(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     sizes = level_sizes((pixels.shape[0], pixels.shape[1]))
     with tifffile.TiffWriter(path) as file:
         file.write(pixels, subifds=len(sizes) - 1, **options)
-        for above, size in zip(sizes[:-1], sizes[1:], strict=True):
-            level = pixels
-
-            def read(origin: Any, size: Any, level: Any = level) -> Any:
-                return level[origin[0] :, origin[1] :][: size[0], : size[1]]
-
-            pixels = halve_window(read, above, (0, 0), size)
+        for above, size in itertools.pairwise(sizes):
+            pixels = halve_window(lambda *_, p=pixels: p, above, (0, 0), size)
             file.write(pixels, subfiletype=1, **options)
