@@ -1,341 +1,245 @@
-"""Classify whole slides that stay on disk, from labels of whole slides.
+"""Classify whole slides that stay on disk, from the labels of whole slides.
 
-Real use: a directory of slides and a CSV file with the columns file and label:
-
-    python examples/slides.py --slides DIR --labels labels.csv
-    python examples/slides.py --slides OTHER_DIR --predict runs/slides/model.keras
-
-Without arguments it draws a small set of slides, trains on it, and writes what it found
-to ``runs/slides``. Slides may differ in size. A low-resolution view of each tells where to
-look; only the patches drawn there are ever read at full resolution.
+A view of 128x128 pixels tells where to look; only the patches sampled there are read at full
+resolution. Without --dataset, slides are generated: which cells are in the dark spots? With
+it, a folder is read that holds slides and labels.csv, a table with the columns file and
+label. --predict says what the trained model makes of another slide, or a folder of them.
 """
 
 import argparse
+import csv
+import json
 import os
 import sys
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import numpy as np
-from data_identity import describe_data
-from run_directory import begin_output, check_output
-from run_files import read_log, write_rows
-from run_lock import one_process
-from run_progress import (
-    EpochLog,
-    EpochSeconds,
-    check_extension,
-    extensions,
-    note_planned_epochs,
-    restore_model,
-)
-from run_settings import check_settings, earlier_epochs, read_settings
-from script import explained, run_script
-from slide_figures import draw_curve, draw_pictures
-from slide_folder import build_dataset, find_slides, load_slides, open_slides
-from slide_networks import POOL, build_model, constant_steps
+# TensorFlow 2.21 logs while it is imported, whatever that level.
+terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 2)
+try:
+    import keras
+    import numpy as np
+    from keras import layers
 
-import attention_sampling as ats
-from attention_sampling.benchmark.circumstances import versions
-from attention_sampling.benchmark.files import write_json
-from attention_sampling.callbacks import EpochCheckpoint, check_model_file
-from attention_sampling.data.views import view_dataset
+    import attention_sampling as ats
+    from attention_sampling.callbacks import (
+        EpochCheckpoint,
+        ProposalMix,
+        resume_training,
+    )
+    from attention_sampling.data import open_source
+    from attention_sampling.data.views import view_dataset
+    from attention_sampling.datasets.folds import stratified_folds
+    from attention_sampling.datasets.synthetic.slides import write_slides
+    from attention_sampling.files import one_process
+    from attention_sampling.visualize import explain, plot_attention
+finally:
+    os.dup2(terminal, 2)
 
-# Settings that a resumed run may change.
-FREE_SETTINGS = {"epochs", "pictures"}
+VIEW_SIZE, PATCH_SIZE = 128, 64
+LEARNING_RATE = 2e-3
+REMEDY = "go on with --resume, or choose another --output"
 
 
-def parse_arguments(argv=None):
+def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--slides",
-        metavar="DIR",
-        help="slides of one format; without it, some are drawn",
+    option = parser.add_argument
+    option("--dataset", type=Path, help="folder of slides and of labels.csv")
+    option("--output", type=Path, default=Path("runs/slides"))
+    option("--epochs", type=int, default=24)
+    option("--batch-size", type=int, default=4, help="slides a step")
+    option("--n-patches", type=int, default=8, help="patches of each slide")
+    option("--seed", type=int, default=0)
+    option("--resume", action="store_true", help="go on after the last whole epoch")
+    option(
+        "--predict", type=Path, metavar="SLIDES", help="a slide, or a folder of them"
     )
-    data.add_argument(
-        "--labels",
-        metavar="CSV",
-        help="table with a header and the columns file, a name in DIR with or without "
-        "its suffix, and label",
-    )
-    data.add_argument(
-        "--on-error",
-        choices=("raise", "skip"),
-        default="raise",
-        help="end at a file that cannot be opened or has no label, or leave it out "
-        "(default: %(default)s)",
-    )
-    data.add_argument(
-        "--test-fraction",
-        type=float,
-        default=0.25,
-        help="share of test slides of each class, at least one; 0 for none "
-        "(default: %(default)s)",
-    )
-    data.add_argument(
-        "--predict",
-        metavar="MODEL",
-        help="write predictions.csv for all slides of DIR with the model.keras of a run "
-        "instead of training",
-    )
-    training = parser.add_argument_group("training")
-    for name, kind, default, explanation in (
-        ("seed", int, 0, "of weights, draws, split"),
-        ("view_size", int, 128, "height and width of the views, in pixels"),
-        ("patch_size", int, 64, "in full-resolution pixels"),
-        ("n_patches", int, 8, "patches drawn from each slide"),
-        ("batch_size", int, 4, "slides a step"),
-        ("epochs", int, 40, "passes over the training slides"),
-        ("learning_rate", float, 2e-3, "of Adam"),
-        (
-            "decay",
-            float,
-            0.25,
-            "share of the training, at its end, over which the learning rate falls to 0",
-        ),
-        (
-            "mix_epochs",
-            int,
-            20,
-            "until patches come from the attention alone, and not also from where the "
-            "view shows anything at all",
-        ),
-    ):
-        training.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=default,
-            help=f"{explanation} (default: {default})",
-        )
-    output = parser.add_argument_group("output")
-    output.add_argument("--output", metavar="DIR", default="runs/slides")
-    earlier = output.add_mutually_exclusive_group()
-    earlier.add_argument(
-        "--resume", action="store_true", help="go on with the run in --output"
-    )
-    earlier.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="delete the run, or the predictions, in --output first",
-    )
-    output.add_argument(
-        "--pictures", type=int, default=6, help="slides to draw (default: %(default)s)"
-    )
-    arguments = parser.parse_args(argv)
-    for name in ("patch_size", "n_patches", "batch_size", "epochs", "mix_epochs"):
-        if getattr(arguments, name) <= 0:
-            parser.error(f"--{name.replace('_', '-')} must be positive")
-    if arguments.view_size < 8 or arguments.view_size % POOL:
-        parser.error(f"--view-size must be a multiple of {POOL}, and at least 8")
-    if not 0 <= arguments.test_fraction < 1:
-        parser.error("--test-fraction must be at least 0 and below 1")
-    for name in ("seed", "learning_rate", "pictures"):
-        if not 0 <= getattr(arguments, name) < float("inf"):
-            parser.error(f"--{name.replace('_', '-')} must be at least 0 and finite")
-    if arguments.seed >= 2**32:
-        parser.error(f"--seed must be below {2**32}")
-    if not 0 <= arguments.decay <= 1:
-        parser.error("--decay must be from 0 to 1")
-    if arguments.predict and not arguments.slides:
-        parser.error("--predict needs --slides DIR")
-    if arguments.predict and arguments.labels:
-        parser.error("--predict does without --labels")
-    if not arguments.predict and bool(arguments.slides) != bool(arguments.labels):
-        parser.error("--slides and --labels go together")
-    return arguments
+    return parser.parse_args()
 
 
-def run_settings(arguments, slides):
-    """Return what determines a run, by name."""
-    settings = {
-        name: value
-        for name, value in vars(arguments).items()
-        if name not in ("output", "overwrite", "predict", "resume")
-    }
-    for name in ("slides", "labels"):
-        if settings[name] is not None:
-            settings[name] = str(Path(settings[name]).resolve())
-    names, extents = slides.source.names, range(len(slides.source))
-    parts = [
-        [Path(names[n]).name, slides.source.shape(n), slides.labels[n]] for n in extents
-    ]
-    return {
-        **settings,
-        "classes": slides.classes,
-        "backend": keras.backend.backend(),
-        "data": describe_data(arguments.slides is None, len(parts), [parts]),
-    }
+# The data: files, from which views and patches are read when they are needed.
 
 
-def restore(arguments, model, steps, output):
-    """Give the model the state of the run in ``output``; return its whole epochs."""
-    earlier = earlier_epochs(output)
-    epochs = restore_model(model, output, steps, arguments.epochs)
-    check_extension(
-        output,
-        epochs,
-        arguments.epochs,
-        earlier,
-        arguments.decay,
-        lambda planned: constant_steps(arguments.decay, planned * steps) // steps,
-    )
-    if earlier is not None:
-        note_planned_epochs(output, earlier)
-    return epochs
+def read_labels(folder):
+    """Return the label of each slide, by its path."""
+    table = folder / "labels.csv"
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if not {"file", "label"} <= set(rows.fieldnames or ()):
+            raise ValueError(
+                f"{table} lacks the columns file and label. Received: {rows.fieldnames}"
+            )
+        return {os.path.abspath(folder / row["file"]): row["label"] for row in rows}
 
 
-def train(arguments, model, slides, epochs, output):
-    """Train a model from where it is, after some epochs, to the end."""
-    counts = Counter(slides.labels[number] for number in slides.train)
-    model.fit(
-        build_dataset(arguments, slides, slides.train, output, arguments.seed + epochs),
-        validation_data=build_dataset(arguments, slides, slides.test, output)
-        if slides.test
-        else None,
-        class_weight={
-            label: len(slides.train) / (len(counts) * count)
-            for label, count in counts.items()
-        },
-        initial_epoch=epochs,
-        epochs=arguments.epochs,
-        callbacks=[
-            EpochSeconds(),
-            keras.callbacks.TerminateOnNaN(),
-            EpochLog(output / "log.csv", arguments.epochs),
-            EpochCheckpoint(output / "model.keras"),
-            ats.ProposalMix(1.0, 0.0, arguments.mix_epochs),
-        ],
-        shuffle=False,
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+def open_slides(paths):
+    source = open_source(paths, on_error="skip")
+    for path, reason in source.skipped:
+        print(f"left out: {path}: {reason}")
+    if source.dtype != "uint8":
+        raise ValueError(f"Expected: pixels of 8 bits. Received: {source}")
+    return source
 
 
-def predict(arguments, output):
-    """Write what a trained model says of all slides in a directory."""
-    path, target = Path(arguments.predict), output / "predictions.csv"
-    if target.exists() and not arguments.overwrite:
-        raise ValueError(
-            f"{target} exists. Replace it by --overwrite, or choose another directory by "
-            "--output."
-        )
-    classes = path.is_file() and read_settings(path.parent).get("classes")
-    if not classes:
-        raise ValueError(
-            "The model to predict with must be the model.keras of a run of this example, "
-            f"beside its settings.json, which names the classes. Received: {path}"
-        )
-    check_model_file(path)
-    model = keras.saving.load_model(path, compile=False)
-    source = open_slides(find_slides(arguments.slides), arguments.on_error)
-    ats.set_source(model, source)
-    view_size = model.input_shape[0][1:3]
-    answers = model.predict(
-        view_dataset(source, view_size, batch_size=arguments.batch_size),
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-    output.mkdir(parents=True, exist_ok=True)
-    write_rows(
-        target,
+# The networks.
+
+
+def build_attention(channels):
+    """Return the network that tells where in a view to look, in cells of 4x4 pixels."""
+    return keras.Sequential(
         [
-            {
-                "file": os.path.relpath(name, os.path.abspath(arguments.slides)),
-                "label": classes[int(np.argmax(answer))],
-                **{
-                    f"probability of {label}": f"{share:.4f}"
-                    for label, share in zip(classes, answer, strict=True)
-                },
-            }
-            for name, answer in zip(source.names, answers, strict=True)
-        ],
+            keras.Input((VIEW_SIZE, VIEW_SIZE, channels)),
+            layers.Rescaling(1 / 127.5, offset=-1),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.Conv2D(1, 3, padding="same"),
+            layers.MaxPooling2D(4),
+            ats.SampleSoftmax(squeeze_channels=True, smooth=1e-4),
+        ]
     )
-    print(f"Slides: {len(source)}. What they are is in {target}.")
 
 
-def main(argv=None):
-    arguments = parse_arguments(argv)
-    output = Path(arguments.output)
+def build_feature(channels):
+    """Return the network that sees the patches, as they are or mirrored."""
+    patch = keras.Input((PATCH_SIZE, PATCH_SIZE, channels))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(layers.RandomFlip()(patch))
+    for stride in (2, 1, 2, 1, 2):
+        x = layers.Conv2D(32, 3, stride, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    # Features that differ in direction, not in length: the attention is then the best
+    # distribution to sample from.
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    return keras.Model(patch, layers.UnitNormalization()(x))
+
+
+def build_model(source, n_classes, n_patches, seed):
+    sample = ats.attention_sampling(
+        build_attention(source.channels),
+        build_feature(source.channels),
+        n_patches=n_patches,
+        attention_regularizer=ats.MultinomialEntropy(0.01),
+        # Most of a slide is glass: at first, look where the view shows anything at all.
+        proposal=ats.LocalContrast(window=9),
+        prediction="top_k",  # the same answer every time
+        source=source,
+        seed=seed,
+    )
+    view = keras.Input((VIEW_SIZE, VIEW_SIZE, source.channels), name="view")
+    index = keras.Input((), dtype="int32", name="index")
+    features, _, _ = sample([view, index])
+    # Features of length 1, averaged, would move the logits too little.
+    features = layers.Rescaling(4.0)(features)
+    answer = layers.Dense(n_classes, activation="softmax")(features)
+    model = keras.Model([view, index], answer)
+    cross_entropy = keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")
+    model.compile(
+        keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy", cross_entropy],
+    )
+    return model
+
+
+# What comes of it.
+
+
+def plot_slide(model, source, number, title, directory):
+    """Plot what the model looked at in a slide."""
+    view = source.read_view(number, VIEW_SIZE)
+    seen = explain(model, [view[None], np.array([number], "int32")])
+    size = source.shape(number)[:2]
+    scale = min(1, 1200 / max(size))
+    image = source.read_view(number, [int(scale * extent) for extent in size]) / 255
+    names = ("attention", "patches", "sampled_attention", "origins")
+    path = directory / f"{Path(source.names[number]).stem}.png"
+    looked_at = [seen[name][0] for name in names]
+    plot_attention(path, image, *looked_at, title=title, image_size=size)
+
+
+def predict(paths, output):
+    """Write what the trained model makes of other slides."""
+    classes = json.loads((output / "classes.json").read_text("utf-8"))
+    model = keras.saving.load_model(output / "model.keras", compile=False)
+    source = open_slides(paths)
+    ats.set_source(model, source)
+    answers = model.predict(view_dataset(source, VIEW_SIZE, batch_size=4), verbose=0)
+    with (output / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(["file", "label", *classes])
+        for name, answer in zip(source.names, answers, strict=True):
+            label = classes[answer.argmax()]
+            csv.writer(file).writerow([name, label, *(f"{p:.4f}" for p in answer)])
+    print(f"{len(source)} slides; what they are is in {file.name}")
+
+
+def train(arguments, output):
+    model_file, log, views = (output / n for n in ("model.keras", "log.csv", "views"))
+    if model_file.exists() and not arguments.resume:
+        raise ValueError(f"{output} holds a trained model: {REMEDY}")
     keras.utils.set_random_seed(arguments.seed)
-    if arguments.predict:
-        predict(arguments, output)
-        return
-    with one_process(output):
-        train_on_slides(arguments, output)
-
-
-def train_on_slides(arguments, output):
-    """Train a model on slides from where it is; write what comes of it."""
-    check_output(output, arguments.resume, arguments.overwrite)
-    slides = load_slides(arguments, output)
-    settings = run_settings(arguments, slides)
-    if arguments.resume:
-        check_settings(output, settings, FREE_SETTINGS)
-    sizes = [slides.source.shape(number)[:2] for number in range(len(slides.source))]
-    pixels = [height * width / 1e6 for height, width in sizes]
-    print(
-        f"{len(slides.train)} training and {len(slides.test)} test slides of "
-        f"{min(pixels):.1f} to {max(pixels):.1f} megapixels; classes "
-        f"{', '.join(slides.classes)}"
+    label_of = read_labels(arguments.dataset or write_slides(output / "slides"))
+    source = open_slides(list(label_of))
+    classes = sorted({label_of[path] for path in source.paths})
+    labels = [classes.index(label_of[path]) for path in source.paths]
+    (output / "classes.json").write_text(json.dumps(classes), "utf-8")
+    train_set, test_set = stratified_folds(labels, n_folds=4, seed=arguments.seed)[0]
+    print(f"{len(train_set)} slides to train on, {len(test_set)} to test with")
+    batches = partial(view_dataset, source, VIEW_SIZE, labels, arguments.batch_size)
+    shuffled = {"shuffle": True, "seed": arguments.seed}
+    train_batches = batches(indices=train_set, cache=views, **shuffled)
+    test_batches = batches(indices=test_set, cache=views)
+    if model_file.exists():
+        model, initial_epoch = resume_training(model_file, len(train_batches), log)
+        ats.set_source(model, source)
+    else:
+        initial_epoch = 0
+        model = build_model(source, len(classes), arguments.n_patches, arguments.seed)
+    print("loss = cross_entropy + regularizer of the attention, which is negative")
+    model.fit(
+        train_batches,
+        validation_data=test_batches,
+        epochs=arguments.epochs,
+        initial_epoch=initial_epoch,
+        callbacks=[
+            keras.callbacks.LearningRateScheduler(  # falls in the last quarter
+                lambda n: LEARNING_RATE * min(1.0, 4 * (1 - n / arguments.epochs))
+            ),
+            ProposalMix(1.0, 0.0, epochs=12),
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.CSVLogger(log, append=initial_epoch > 0),
+            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+            EpochCheckpoint(model_file),
+        ],
+        shuffle=False,  # the dataset does it
+        verbose=2,
     )
-    steps = -(-len(slides.train) // arguments.batch_size)
-    model = build_model(arguments, slides, steps * arguments.epochs)
-    epochs = restore(arguments, model, steps, output) if arguments.resume else 0
-    begin_output(output, arguments.overwrite)
-    write_json(output / "settings.json", settings)
-    with explained(output):
-        train(arguments, model, slides, epochs, output)
-        conclude(arguments, model, slides, settings, output)
+    scores = model.evaluate(test_batches, verbose=0, return_dict=True)
+    (output / "pictures").mkdir(exist_ok=True)
+    for number in test_set[:6]:
+        title = f"{Path(source.names[number]).name}: {classes[labels[number]]}"
+        plot_slide(model, source, number, title, output / "pictures")
+    print(f"test accuracy {scores['accuracy']:.3f}; pictures are in {output}")
 
 
-def conclude(arguments, model, slides, settings, output):
-    """Write, draw and say what a training has come to."""
-    rows = read_log(output / "log.csv", arguments.epochs)
-    if not rows[-1].get("cross_entropy"):
-        raise ValueError(
-            f"{output / 'log.csv'} is of an earlier version, without the cross-entropy. "
-            "Train further by more --epochs, or anew by --overwrite"
-        )
-    metrics = {
-        "epochs": len(rows),
-        "extended_from": extensions(rows),
-        "seconds": sum(float(row["seconds"]) for row in rows),
-        "train_loss": float(rows[-1]["cross_entropy"]),
-        "n_train": len(slides.train),
-        "n_test": len(slides.test),
-        "classes": slides.classes,
-        "settings": settings,
-        "versions": versions(),
-    }
-    if slides.test:
-        counts = Counter(slides.labels[number] for number in slides.test)
-        metrics |= {
-            "test_accuracy": float(rows[-1]["val_accuracy"]),
-            "test_loss": float(rows[-1]["val_cross_entropy"]),
-            "most_frequent_class_accuracy": max(counts.values()) / len(slides.test),
-        }
-    if not np.isfinite([metrics["train_loss"], metrics.get("test_loss", 0)]).all():
-        raise ValueError(
-            f"The training diverged after {len(rows)} epochs. Expected: a finite loss. "
-            "Try a lower --learning-rate, in another --output"
-        )
-    write_json(output / "metrics.json", metrics)
-    draw_curve(rows, output / "curve.png")
-    draw_pictures(arguments, model, slides, output)
-    print(
-        f"Test accuracy {metrics['test_accuracy']:.3f} (always the most frequent class: "
-        f"{metrics['most_frequent_class_accuracy']:.3f})"
-        if slides.test
-        else f"Training accuracy {float(rows[-1]['accuracy']):.3f}, no test slides",
-        f"after {len(rows)} epochs and {metrics['seconds']:.0f} s. Everything is in "
-        f"{output}.",
-    )
+def main():
+    arguments = parse_arguments()
+    with one_process(arguments.output) as output:
+        if arguments.predict:
+            predict(arguments.predict, output)
+        else:
+            train(arguments, output)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; --resume goes on after the last whole epoch")

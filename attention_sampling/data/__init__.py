@@ -8,7 +8,7 @@ _MODULE_OF = {
     "ArraySource": "array",
     "HDF5Source": "hdf5",
     "ImageFilesSource": "images",
-    "OpenSlideSource": "openslide",
+    "OpenSlideSource": "slides",
     "Source": "source",
     "SourceError": "errors",
     "TiffSource": "tiff",

@@ -23,7 +23,7 @@ def decode_jpeg(path: str) -> npt.NDArray[np.uint8]:
 
     There is no checksum in a JPEG: what decodes to as many valid codes is not noticed.
     """
-    data = _mend(Path(path).read_bytes())
+    data = b"".join(split_jpeg(Path(path).read_bytes()))
     is_grey = simplejpeg.decode_jpeg_header(data)[2] == "Gray"
     return simplejpeg.decode_jpeg(data, "GRAY" if is_grey else "RGB", strict=True)
 
@@ -39,13 +39,14 @@ def describe_jpeg(path: str) -> tuple[int, int, int]:
             more = file.read(max(2**16, len(data)))
             data += more
             try:
-                header = simplejpeg.decode_jpeg_header(_mend(data), strict=True)
+                mended = b"".join(split_jpeg(data))
+                header = simplejpeg.decode_jpeg_header(mended, strict=True)
                 break
             except (OSError, ValueError):
                 if not more:
                     raise
         file.seek(max(0, os.path.getsize(path) - 2))
-        whole = file.read() == _END or _END in _mend(Path(path).read_bytes())
+        whole = file.read() == _END or _END in split_jpeg(Path(path).read_bytes())[1]
     if not whole:
         raise OSError("the JPEG is cut off: it has no end")
     height, width, colours, _ = header
@@ -57,8 +58,10 @@ def describe_jpeg(path: str) -> tuple[int, int, int]:
     return height, width, 1 if colours == "Gray" else 3
 
 
-def _mend(data: bytes) -> bytes:
-    """Return a JPEG whose header holds what pixels depend on, and nothing else.
+def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
+    """Return the header of a JPEG, mended, and the rest from its first scan on.
+
+    The header holds what pixels depend on, and nothing else.
 
     Left out are bytes between segments, and segments such as EXIF, however broken. The first
     scan says what every scan of its kind says; some cameras write something else there.
@@ -77,7 +80,7 @@ def _mend(data: bytes) -> bytes:
         if marker == _SOS:
             if is_sequential and len(segment) > 6:
                 segment = segment[:-3] + b"\x00\x3f\x00"
-            return b"".join([*kept, segment, memoryview(data)[end:]])
+            return b"".join(kept), segment + data[end:]
         if marker == _EOI:
             raise OSError("the JPEG ends before its first scan")
         if marker in _FRAMES and segment[4:5] != b"\x08":

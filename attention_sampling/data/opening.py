@@ -14,8 +14,8 @@ from attention_sampling.data.errors import (
 from attention_sampling.data.files import FileSource
 from attention_sampling.data.hdf5 import HDF5Source
 from attention_sampling.data.images import ImageFilesSource
-from attention_sampling.data.openslide import OpenSlideSource
 from attention_sampling.data.paths import Paths, find_files, no_files
+from attention_sampling.data.slides import OpenSlideSource
 from attention_sampling.data.tiff import TiffSource, is_tiff
 
 # The first that recognizes a file opens it.

@@ -1,16 +1,14 @@
 """Images in TIFF files, of which only the tiles that a window touches are decoded."""
 
-import os
-import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 
 from attention_sampling.data.errors import describe_error
 from attention_sampling.data.files import FileSource, Image, OpenFile
-from attention_sampling.data.libraries import import_library
 from attention_sampling.data.source import Size
+from attention_sampling.data.tiff_file import open_tiff
 from attention_sampling.data.tiff_level import TiffLevel
 
 # The last two are BigTIFF.
@@ -25,18 +23,23 @@ def is_tiff(start: bytes) -> bool:
 
 
 class TiffSource(FileSource):
-    """Read TIFF files, pyramids among them, by tifffile and imagecodecs.
+    """Read TIFF files, pyramids among them: only the tiles that a window touches.
 
     One image is read from each file: the largest, with the smaller copies of it that the
     file holds (SVS, OME-TIFF, NDPI, and others that tifffile knows). Labels, overviews
-    and thumbnails are left out. Tiles, strips, BigTIFF, all compressions of imagecodecs;
-    channels together, one after the other, or in pages of their own. Values are as they
-    are stored, except that JPEG becomes RGB; a greyscale image has one channel, an alpha
-    channel is one more. Tiles that the file leaves out are zero, or what GDAL's tag says.
+    and thumbnails are left out. Tiles, strips, BigTIFF; channels together, one after the
+    other, or in pages of their own. Values are as they are stored, except that JPEG
+    becomes RGB, and that black is zero in every grey image. A grey image has one channel,
+    an alpha channel is one more. Tiles that the file leaves out are zero, or what GDAL's
+    tag says.
+
+    Files without compression, with deflate or with JPEG need no further library, other
+    compressions need imagecodecs. A JPEG tile that is damaged is refused; as a JPEG has
+    no checksum, damage of few bytes may pass.
 
     Reading is as fast as the tiles are small: a compressed file of a single strip is
-    decoded as a whole for every window. Refused are palettes, pixels of less than 8
-    bits, and stacks of images.
+    decoded as a whole for every window. Refused are palettes, CMYK, CIELAB, pixels of
+    less than 8 bits, and stacks of images.
 
     Nothing outside the file is opened, whatever it names: of an OME-TIFF of several
     files, only what this one holds.
@@ -50,7 +53,7 @@ class TiffSource(FileSource):
         max_open: files to keep open.
 
     Raises:
-        ImportError: tifffile or imagecodecs are missing; extra ``tiff``.
+        ImportError: imagecodecs is missing, and a file needs it; extra ``slides``.
         SourceError: a file cannot be opened, or does not fit the others; with
             ``on_error="skip"``, none can.
         ValueError: no files; an unknown ``on_error``; a number that is not positive.
@@ -68,30 +71,13 @@ class TiffSource(FileSource):
     >>> source.close()
     """
 
-    def __init__(
-        self,
-        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        on_error: str = "raise",
-        threads: int | None = None,
-        max_open: int = 64,
-    ) -> None:
-        # Here, because tifffile without imagecodecs fails at the first tile only.
-        import_library("imagecodecs")
-        import_library("tifffile")
-        super().__init__(paths, on_error, threads, max_open)
-
     @classmethod
     def recognizes(cls, path: str, start: bytes) -> bool:
         """Tell a TIFF that is not to be decoded as a whole: in tiles, a pyramid, large."""
         if not is_tiff(start):
             return False
-        import tifffile
-
         try:
-            with tifffile.TiffFile(
-                path, _multifile=False, is_mmstack=False, is_ndtiff=False
-            ) as file:
-                check_pages(file)
+            with open_tiff(path) as file:
                 page = file.pages.first
                 large = page.is_tiled or page.nbytes > _LARGE
                 return large or any(len(series.levels) > 1 for series in file.series)
@@ -109,19 +95,10 @@ class _TiffPyramid(OpenFile):
     """An open TIFF file and the levels of its largest image."""
 
     def __init__(self, path: str) -> None:
-        tifffile = import_library("tifffile")
-        # The flags: tifffile would open other files that this one names or lies beside.
+        self._file = open_tiff(path)
         try:
-            self._file = tifffile.TiffFile(
-                path, _multifile=False, is_mmstack=False, is_ndtiff=False
-            )
-        except struct.error as error:
-            raise OSError("the file ends inside its header") from error
-        try:
-            self._file.filehandle.set_lock(True)
-            check_pages(self._file)
-            self.levels = levels = self._find_levels()
-            self.images = [
+            self._levels = levels = self._find_levels()
+            self.images: Sequence[Image] = [
                 Image(
                     key=None,
                     levels=tuple(level.size for level in levels),
@@ -140,7 +117,7 @@ class _TiffPyramid(OpenFile):
     def read(
         self, image: Image, level: int, origin: Size, size: Size
     ) -> npt.NDArray[Any]:
-        return self.levels[level].read(origin, size)
+        return self._levels[level].read(origin, size)
 
     def _find_levels(self) -> list[TiffLevel]:
         handle = self._file.filehandle
@@ -173,40 +150,6 @@ class _TiffPyramid(OpenFile):
                 "Use OpenSlideSource"
             )
         return first
-
-
-def check_pages(file: Any) -> None:
-    """Refuse a file that ends before the last of its pages.
-
-    Pages are a chain: each says where the next one is. Tifffile reads what there is.
-
-    Args:
-        file: a ``tifffile.TiffFile``.
-
-    Raises:
-        OSError: it ends before a page.
-    """
-    handle, numbers = file.filehandle, file.tiff
-
-    def read(place: int, number: str) -> int:
-        size = struct.calcsize(number)
-        if place + size > handle.size:
-            raise OSError(
-                f"the file is cut off or broken: the page at byte {offset} reaches "
-                f"beyond its {handle.size} bytes"
-            )
-        handle.seek(place)
-        return int(struct.unpack(number, handle.read(size))[0])
-
-    try:
-        offset = file.pages.first.offset
-    except IndexError:
-        raise OSError("the file is cut off: it ends before its first image") from None
-    seen = set()
-    while offset and offset not in seen:  # a circle ends as well
-        seen.add(offset)
-        tags = read(offset, numbers.tagnoformat) * numbers.tagsize
-        offset = read(offset + numbers.tagnosize + tags, numbers.offsetformat)
 
 
 def _extents(series: Any) -> tuple[int, int, int]:

@@ -6,19 +6,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attention_sampling.data.jpeg_tiles import decode_jpeg_tile
+from attention_sampling.data.libraries import import_library
 from attention_sampling.data.source import Size
+from attention_sampling.data.tiff_file import (
+    JPEG_COMPRESSIONS,
+    check_pixels,
+    find_pages,
+    is_white_zero,
+    is_ycbcr,
+)
 
 # Bytes of a compressed tile when decoded; what claims more is broken, or not stored so
 # that windows can be read from it.
 _LARGEST_TILE = 2**30
 # Bytes of a row that are rather read than skipped by another call of the system.
 _SKIPPED_BYTES = 2**14
-# TIFF's numbers: no compression; colours from a palette; luma and chroma.
-_NO_COMPRESSION, _PALETTE, _YCBCR = 1, 3, 6
-# JPEG and JPEG 2000, whose decoders turn luma and chroma into RGB.
-_DECODED_TO_RGB = {6, 7, 33007, 34892, 33004, 33005, 34712}
-# JPEG 2000 of Aperio whose colours no decoder converts.
-_APERIO_YCBCR = 33003
+# TIFF's numbers of compressions that need no library.
+_NONE, _DEFLATE = 1, (8, 32946)
 
 
 class TiffLevel:
@@ -32,6 +37,7 @@ class TiffLevel:
         handle: the ``tifffile.FileHandle`` that it was read from.
 
     Raises:
+        ImportError: imagecodecs is missing, and its tiles cannot be read without.
         OSError: it is no two-dimensional image, not all of it is in the file, or its
             pixels are of a kind that cannot be read.
     """
@@ -40,8 +46,8 @@ class TiffLevel:
         self._handle = handle
         self._descriptor = handle.fileno()
         self._page = page = level.keyframe
-        self._pages = _find_pages(level)
-        _check_kind(page)
+        self._pages = find_pages(level)
+        check_pixels(page)
         separate, _, height, width, samples = page.shaped
         self.size: Size = (height, width)
         self.channels = separate * samples * len(self._pages)
@@ -58,12 +64,18 @@ class TiffLevel:
         self._across = -(-width // self._tile[1])
         self._tiles = -(-height // self._tile[0]) * self._across
         self._pixel_bytes = samples * self.dtype.itemsize
+        whole_bytes = page.bitspersample == 8 * self.dtype.itemsize
         self._is_raw = (
-            page.compression == _NO_COMPRESSION
+            page.compression == _NONE
             and page.predictor == 1
             and page.fillorder == 1
-            and page.bitspersample == 8 * self.dtype.itemsize
+            and whole_bytes
         )
+        self._is_jpeg = page.compression in JPEG_COMPRESSIONS and self.dtype == np.uint8
+        plain = page.compression in (_NONE, *_DEFLATE) and page.predictor in (1, 2)
+        if not self._is_jpeg and not (plain and whole_bytes):
+            # Now: without it, tifffile fails at the first tile.
+            import_library("imagecodecs")
         self._check_tiles()
         # Made here: first access is not thread-safe.
         self._decode = page.decode
@@ -76,7 +88,7 @@ class TiffLevel:
         return self._tile
 
     def read(self, origin: Size, size: Size) -> npt.NDArray[Any]:
-        """Return a window that lies inside the level, (height, width, channels)."""
+        """Return a window that is inside the level, (height, width, channels)."""
         window = np.empty((*size, self.channels), dtype=self.dtype)
         (top, left), (height, width) = origin, size
         tile_height, tile_width = self._tile
@@ -86,16 +98,18 @@ class TiffLevel:
                 columns = _overlap(column * tile_width, tile_width, left, width)
                 tile = row * self._across + column
                 self._read_tile(window[rows[1], columns[1]], tile, rows[0], columns[0])
+        if is_white_zero(self._page):
+            np.invert(window, out=window)
         return window
 
     def _read_tile(
-        self, place: npt.NDArray[Any], tile: int, rows: slice, columns: slice
+        self, target: npt.NDArray[Any], tile: int, rows: slice, columns: slice
     ) -> None:
-        """Fill a place with pixels of the tile of that number, of every plane."""
+        """Fill an array with pixels of the tile of that number, of every plane."""
         channel = 0
         for page in self._pages:
             for plane in range(self._separate):
-                place[:, :, channel : channel + self._samples] = self._read_plane(
+                target[:, :, channel : channel + self._samples] = self._read_plane(
                     page, plane * self._tiles + tile, rows, columns
                 )
                 channel += self._samples
@@ -106,13 +120,27 @@ class TiffLevel:
             return self._page.nodata
         if self._is_raw:
             return self._read_rows(offset, rows, columns)
-        decoded = self._decode(
-            self._read_bytes(offset, count),
-            index,
-            jpegtables=page.jpegtables,
-            jpegheader=self._page.jpegheader,
-        )[0]
-        return decoded[0, rows, columns]
+        data = self._read_bytes(offset, count)
+        if not self._is_jpeg:
+            # The tables: of JPEG with more than 8 bits.
+            tile = self._decode(data, index, jpegtables=page.jpegtables)[0]
+            return tile[0, rows, columns]
+        decoded = decode_jpeg_tile(
+            data,
+            page.jpegtables,
+            self._page.jpegheader,
+            self._tile_sizes(index % self._tiles),
+            self._samples,
+            luma_and_chroma=is_ycbcr(self._page),
+        )
+        return decoded[rows, columns]
+
+    def _tile_sizes(self, tile: int) -> tuple[set[int], set[int]]:
+        """Return the heights and widths that a tile may have: the last may be less."""
+        row, column = divmod(tile, self._across)
+        height, width = self._tile
+        rest = self.size[0] - row * height, self.size[1] - column * width
+        return {height, min(height, rest[0])}, {width, min(width, rest[1])}
 
     def _read_rows(self, offset: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
         """Return a part of a tile that is not compressed, reading little else."""
@@ -164,8 +192,8 @@ class TiffLevel:
             if not stored.any():
                 raise OSError("the file is broken: no tile of the image is in it")
             ends = offsets + counts
-            if (offsets < 0).any() or (counts < 0).any() or (ends < 0).any():
-                raise OSError("the file is broken: tiles at negative places")
+            if min(offsets.min(), counts.min(), ends.min()) < 0:
+                raise OSError("the file is broken: tiles at negative offsets")
             if ends[stored].max() > self._handle.size:
                 raise OSError(
                     "the file is cut off or broken: tiles are said to reach to byte "
@@ -190,47 +218,3 @@ def _overlap(start: int, length: int, first: int, count: int) -> tuple[slice, sl
     """Return what a tile and a window share, in the tile and in the window."""
     low, high = max(start, first), min(start + length, first + count)
     return slice(low - start, high - start), slice(low - first, high - first)
-
-
-def _find_pages(level: Any) -> list[Any]:
-    """Return the pages of an image whose channels may be in several."""
-    axes = {axis: n for axis, n in zip(level.axes, level.shape, strict=True) if n > 1}
-    if not set(axes) <= set("YXSC"):
-        raise OSError(
-            "the image must have rows, columns and channels only. Received: axes "
-            f"{level.axes} of shape {level.shape}. Store one image in each file"
-        )
-    pages = list(level.pages)
-    planes = axes.get("S", 1) * axes.get("C", 1)
-    page = level.keyframe
-    if None in pages or page.shaped[0] * page.shaped[4] * len(pages) != planes:
-        raise OSError(
-            f"its {planes} channels are not all listed as pages of the file. Received: "
-            f"{len(pages)} pages of {page.shape}. Store them as one image"
-        )
-    return pages
-
-
-def _check_kind(page: Any) -> None:
-    """Refuse pixels that are not what they seem, or that cannot be decoded."""
-    if page.shaped[1] != 1 or page.tiledepth != 1:
-        raise OSError(f"the image must have two dimensions. Received: {page.shape}")
-    if page.photometric == _PALETTE:
-        raise OSError(
-            "pixels must be grey values or colours. Received: numbers of a palette. "
-            "Convert the image to RGB"
-        )
-    bits = page.bitspersample
-    if page.dtype is None or not isinstance(bits, int) or bits < 8:
-        raise OSError(
-            "channels must be numbers of at least 8 bits. Received: "
-            f"{bits} bits, sample format {page.sampleformat}"
-        )
-    if page.compression == _APERIO_YCBCR or (
-        page.photometric == _YCBCR and page.compression not in _DECODED_TO_RGB
-    ):
-        raise OSError(
-            "pixels must be grey values or RGB. Received: YCbCr with compression "
-            f"{page.compression}, which is not converted. For a slide, use "
-            "OpenSlideSource"
-        )

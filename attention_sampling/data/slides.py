@@ -13,6 +13,10 @@ from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.libraries import import_library
 from attention_sampling.data.source import Size
 from attention_sampling.data.tiff import is_tiff
+from attention_sampling.data.tiff_file import open_tiff
+
+# Slides whose first bytes tell nothing, or that their overview is a JPEG.
+_SUFFIXES = (".mrxs", ".vms", ".vmu")
 
 # Bytes of decoded tiles that openslide keeps, for all slides together: its own default
 # is 32 MiB for each slide.
@@ -22,18 +26,13 @@ _TILE_BYTES = 2**27
 _LARGEST_TILE = 2**30
 
 
-# Slides whose first bytes tell nothing, or that their overview is a JPEG.
-_SUFFIXES = (".mrxs", ".vms", ".vmu")
-
-
 class OpenSlideSource(FileSource):
     """Read slides by openslide: SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF and others.
 
     Pixels are RGB of 8 bits, whatever the slide holds; what the scanner left out has the
     background colour that the slide names, or is white. Only the slide itself is read,
     no label or overview. A tiled TIFF of no scanner must have three channels of 8 bits:
-    others are refused, instead of converted (where tifffile is installed, which tells
-    them apart); ``TiffSource`` reads them.
+    others are refused, instead of converted; ``TiffSource`` reads them.
 
     Windows are exact at full resolution. Views are averaged from smaller levels; where
     a level is not smaller by a whole factor, openslide interpolates, and the view is off
@@ -85,8 +84,7 @@ class OpenSlideSource(FileSource):
         if is_tiff(start):
             if importlib.util.find_spec("openslide") is None:
                 return False
-            openslide = import_library("openslide")
-            vendor = openslide.OpenSlide.detect_format(path)
+            vendor = import_library("openslide").OpenSlide.detect_format(path)
             return vendor not in (None, "generic-tiff")
         return (
             start[128:132] == b"DICM"
@@ -97,16 +95,6 @@ class OpenSlideSource(FileSource):
     def open_file(self, path: str) -> "_Slide":
         """Open a slide."""
         return _Slide(path)
-
-    def inspect(self, path: str) -> Sequence[Image]:
-        """Return the one image of a slide."""
-        slide = self.open_file(path)
-        try:
-            if slide.vendor == "generic-tiff":
-                _check_samples(path)
-            return slide.images
-        finally:
-            slide.close()
 
     def read(
         self, index: int, level: int, origin: Size, size: Size
@@ -141,37 +129,39 @@ class _Slide(OpenFile):
             pass
         self._slide = openslide.OpenSlide(path)
         try:
-            self._look(openslide)
+            properties = self._slide.properties
+            if properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
+                _check_samples(path)
+            colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+            self._background = np.frombuffer(bytes.fromhex(colour), "uint8")
+            self._downsamples = self._slide.level_downsamples
+            levels = tuple(
+                (rows, columns) for columns, rows in self._slide.level_dimensions
+            )
+            self.images: Sequence[Image] = [
+                Image(None, levels, self._find_blocks(len(levels)), 3, "uint8")
+            ]
             self._slide.set_cache(_tile_cache(os.getpid()))
         except BaseException:
             self.close()
             raise
 
-    def _look(self, openslide: Any) -> None:
-        properties = self._slide.properties
-        self.vendor = properties.get(openslide.PROPERTY_NAME_VENDOR)
-        colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
-        self._background = np.frombuffer(bytes.fromhex(colour), "uint8")
-        self.levels = tuple(
-            (height, width) for width, height in self._slide.level_dimensions
-        )
-        self._downsamples = self._slide.level_downsamples
-        self.blocks = tuple(
-            (self._tile_side(level, "height"), self._tile_side(level, "width"))
-            for level in range(len(self.levels))
-        )
-        for height, width in self.blocks:
+    def _find_blocks(self, levels: int) -> tuple[Size, ...]:
+        """Return (height, width) of the tiles of each level."""
+
+        def side(level: int, name: str) -> int:
+            key = f"openslide.level[{level}].tile-{name}"
+            return int(self._slide.properties.get(key, 256))
+
+        blocks = tuple((side(n, "height"), side(n, "width")) for n in range(levels))
+        for height, width in blocks:
             if min(height, width) < 1 or height * width * 4 > _LARGEST_TILE:
                 raise OSError(
                     f"tiles must have pixels, of at most {_LARGEST_TILE >> 20} MiB when "
                     f"decoded. Received: {height}x{width} pixels. The slide is broken, "
                     "or not stored in tiles"
                 )
-        self.images = [Image(None, self.levels, self.blocks, 3, "uint8")]
-
-    def _tile_side(self, level: int, side: str) -> int:
-        name = f"openslide.level[{level}].tile-{side}"
-        return int(self._slide.properties.get(name, 256))
+        return blocks
 
     def close(self) -> None:
         self._slide.close()
@@ -179,29 +169,22 @@ class _Slide(OpenFile):
     def read(
         self, image: Image, level: int, origin: Size, size: Size
     ) -> npt.NDArray[np.uint8]:
-        """Return a window of a level, (height, width, 3)."""
-        # openslide takes the place in pixels of full resolution. Rounding down, because
-        # what lies beyond the right and the lower edge is transparent.
-        row, column = (int(place * self._downsamples[level]) for place in origin)
+        # openslide wants the corner in pixels of full resolution. Rounding down, because
+        # what is beyond the right and the lower edge is transparent.
+        row, column = (int(start * self._downsamples[level]) for start in origin)
         region = self._slide.read_region((column, row), level, (size[1], size[0]))
         pixels = np.asarray(region)
         colours, opacity = pixels[:, :, :3], pixels[:, :, 3:]
         if opacity.min() == 255:
             return colours
-        shares = opacity.astype("float32") / 255
-        blended = colours * shares + self._background * (1 - shares)
+        fractions = opacity.astype("float32") / 255
+        blended = colours * fractions + self._background * (1 - fractions)
         return np.rint(blended).astype("uint8")
 
 
 def _check_samples(path: str) -> None:
     """Refuse a TIFF whose pixels openslide would silently convert."""
-    if importlib.util.find_spec("tifffile") is None:
-        return
-    tifffile = import_library("tifffile")
-    # The flags: tifffile would open other files that this one names or lies beside.
-    with tifffile.TiffFile(
-        path, _multifile=False, is_mmstack=False, is_ndtiff=False
-    ) as file:
+    with open_tiff(path) as file:
         page = file.pages.first
         channels, dtype = page.samplesperpixel, page.dtype
     if channels != 3 or dtype != "uint8":
