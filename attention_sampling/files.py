@@ -10,6 +10,9 @@ from typing import Any
 
 import filelock
 
+# Names that end in a token of ours and ".part", and perhaps a suffix.
+_PARTS = ".*." + 8 * "[0-9a-f]" + ".part*"
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -84,7 +87,7 @@ def one_process(directory: str | os.PathLike[str]) -> Iterator[Path]:
             "another directory."
         ) from None
     try:
-        for part in list(directory.rglob(".*.part*")):
+        for part in list(directory.rglob(_PARTS)):
             if part.is_dir():  # of generated data
                 shutil.rmtree(part)
             else:

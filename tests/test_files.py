@@ -74,7 +74,7 @@ def test_second_process_ends_at_once_and_a_killed_one_leaves_the_way_free(tmp_pa
     )
     with first:
         assert first.stdout.readline() == "holds\n"
-        (directory / ".model.0123.part.keras").write_text("half")
+        (directory / ".model.0123abcd.part.keras").write_text("half")
         with pytest.raises(BlockingIOError, match="Another process is at work in"):
             one_process(directory).__enter__()
         first.kill()

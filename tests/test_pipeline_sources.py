@@ -267,6 +267,35 @@ def test_refuses_an_index_that_is_none(index, message):
 # What goes wrong in a training step
 
 
+class Fails(ArraySource):
+    """Images of which one cannot be read."""
+
+    def where(self, index):
+        return f"scans/slide{index}.tif"
+
+    def read(self, index, level, origin, size):
+        if index == 2:
+            raise RuntimeError("bad tile 17")
+        return super().read(index, level, origin, size)
+
+
+FAULT = (
+    r"scans/slide2\.tif \(image 2\): rows \d+ to \d+, columns .* read: .*bad tile 17"
+)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_a_fault_names_file_image_and_window(run_eagerly):
+    model = model_of(Fails(images_of(), threads=4))
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    with pytest.raises(Exception, match=FAULT) as caught:
+        model.fit([VIEWS, INDEX], Y, batch_size=2, verbose=0)
+    if run_eagerly or BACKEND == "torch":
+        assert caught.type is SourceError
+    else:
+        assert "SourceError" in str(caught.value)
+
+
 @pytest.mark.parametrize("number", [-1, SAMPLES])
 def test_an_index_of_no_image_is_named(number):
     model = model_of(ArraySource(images_of()))

@@ -25,7 +25,7 @@ def describe_run(arguments: Sequence[str]) -> dict[str, Any]:
     >>> describe_run(["cost", "--task", "colon_cancer"])["command"]
     'python -m attention_sampling experiments cost --task colon_cancer'
     """
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     backend = keras.backend.backend()
     words = ["python", "-m", "attention_sampling", "experiments", *arguments]
     return {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from attention_sampling.ops import sampling
-from attention_sampling.ops.sampling import sample_cells, mix_proposal, top_cells
+from attention_sampling.ops.sampling import mix_proposal, sample_cells, top_cells
 
 MODES = [
     pytest.param(True, id="with replacement"),
