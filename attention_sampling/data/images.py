@@ -36,7 +36,7 @@ class ImageFilesSource(FileSource):
     Args:
         paths: a file or several.
         on_error: what to do about a file that cannot be opened, or whose image has
-            another channel count or dtype than the first: ``"raise"``, or ``"skip"`` to
+            another channel count or dtype than most: ``"raise"``, or ``"skip"`` to
             leave it out and list it in ``skipped``.
         threads: windows to read at once; None for twice the processors, at most 8.
         cache_bytes: bytes of decoded images to keep. Images that threads are reading

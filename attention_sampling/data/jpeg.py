@@ -22,6 +22,15 @@ def decode_jpeg(path: str) -> npt.NDArray[np.uint8]:
     """Decode a JPEG file, and refuse one whose scan is broken, which Pillow does not notice.
 
     There is no checksum in a JPEG: what decodes to as many valid codes is not noticed.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (height, width, channels).
+
+    Raises:
+        OSError: it is broken.
     """
     data = b"".join(split_jpeg(Path(path).read_bytes()))
     is_grey = simplejpeg.decode_jpeg_header(data)[2] == "Gray"
@@ -31,7 +40,8 @@ def decode_jpeg(path: str) -> npt.NDArray[np.uint8]:
 def describe_jpeg(path: str) -> tuple[int, int, int]:
     """Return (height, width, channels) of a JPEG file, from its header.
 
-    What is cut off is refused, too: it has no end.
+    Raises:
+        OSError: its header is broken, of a kind that is not decoded, or it is cut off.
     """
     with open(path, "rb") as file:
         data = b""
@@ -65,6 +75,9 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
 
     Left out are bytes between segments, and segments such as EXIF, however broken. The first
     scan says what every scan of its kind says; some cameras write something else there.
+
+    Raises:
+        OSError: no scan begins.
     """
     kept, position, is_sequential = [b"\xff\xd8"], 2, False
     while True:
