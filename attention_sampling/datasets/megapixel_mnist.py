@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from attention_sampling.checks import check_count, check_pair
-from attention_sampling.data.area import AreaAverage
+from attention_sampling.data.area import average_area
 from attention_sampling.datasets.mnist import SIDE
 
 __all__ = ["MegapixelMNIST"]
@@ -139,9 +139,7 @@ class MegapixelMNIST:
                 "The view must not be larger than the image. "
                 f"Received: view_size={size!r}, images of {self.size}"
             )
-        average = AreaAverage(self.size, low, channels=1)
-        average.add(0, 0, self.image(index))
-        return average.result()
+        return average_area(self.image(index), low)
 
     def _lay_out(
         self,

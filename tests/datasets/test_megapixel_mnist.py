@@ -85,8 +85,8 @@ def test_digits_may_be_anywhere_and_stay_there_without_noise(make):
     data = make(count=300, size=(100, 120), noise_patches=2)
     np.testing.assert_array_equal(data.boxes.min(axis=(0, 1)), [0, 0, 28, 28])
     np.testing.assert_array_equal(data.boxes.max(axis=(0, 1)), [72, 92, 100, 120])
-    without = make(count=300, size=(100, 120), noise_patches=0)
-    np.testing.assert_array_equal(without.boxes, data.boxes)
+    without = make(count=9, size=(100, 120), noise_patches=0)
+    np.testing.assert_array_equal(without.boxes, data.boxes[:9])
 
 
 @pytest.mark.parametrize("size", [(28, 140), (140, 28), (57, 90), (60, 400)])
