@@ -124,5 +124,6 @@ if __name__ == "__main__":
         strict=True,
     ):
         axes.plot(names, values, "o-")
-        axes.set(ylabel=label, xlabel="megapixels of the image", ylim=(0, None))
+        axes.set(ylabel=label, xlabel="megapixels of the image")
+        axes.set_ylim(0, 1.2 * max(values))
     figure.savefig(arguments.output / "large_images.png", dpi=100)
