@@ -23,14 +23,10 @@ os.dup2(nowhere, 2)
 try:
     import keras
     import numpy as np
-    from keras import layers
+    from keras import callbacks, layers
 
     import attention_sampling as ats
-    from attention_sampling.callbacks import (
-        EpochCheckpoint,
-        ProposalMix,
-        resume_training,
-    )
+    from attention_sampling.callbacks import EpochCheckpoint, resume_training
     from attention_sampling.data import open_source
     from attention_sampling.data.views import view_dataset
     from attention_sampling.datasets.folds import stratified_folds
@@ -41,8 +37,6 @@ finally:
     os.dup2(terminal, 2)
 
 VIEW_SIZE, PATCH_SIZE = 128, 64
-LEARNING_RATE = 2e-3
-REMEDY = "go on with --resume, or choose another --output"
 
 
 def parse_arguments():
@@ -57,13 +51,8 @@ def parse_arguments():
     option("--n-patches", type=int, default=8, help="patches of each slide")
     option("--seed", type=int, default=0)
     option("--resume", action="store_true", help="go on after the last whole epoch")
-    option(
-        "--predict", type=Path, metavar="SLIDES", help="a slide, or a folder of them"
-    )
+    option("--predict", type=Path, metavar="SLIDES", help="a slide, or a folder")
     return parser.parse_args()
-
-
-# The data: files, from which views and patches are read when they are needed.
 
 
 def read_labels(folder):
@@ -71,9 +60,9 @@ def read_labels(folder):
     table = folder / "labels.csv"
     with table.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
-        if not {"file", "label"} <= set(rows.fieldnames or ()):
+        if not {"file", "label"} <= {*(rows.fieldnames or ())}:
             raise ValueError(
-                f"{table} lacks the columns file and label. Received: {rows.fieldnames}"
+                f"{table} lacks the columns file and label: {rows.fieldnames}"
             )
         return {os.path.abspath(folder / row["file"]): row["label"] for row in rows}
 
@@ -85,9 +74,6 @@ def open_slides(paths):
     if source.dtype != "uint8":
         raise ValueError(f"Expected: pixels of 8 bits. Received: {source}")
     return source
-
-
-# The networks.
 
 
 def build_attention(channels):
@@ -140,31 +126,35 @@ def build_model(source, n_classes, n_patches, seed):
     model = keras.Model([view, index], answer)
     cross_entropy = keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")
     model.compile(
-        keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
+        keras.optimizers.Adam(clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy", cross_entropy],
     )
     return model
 
 
-# What comes of it.
-
-
-def plot_slide(model, source, number, title, directory):
+def plot_slide(model, source, number, label, classes, directory):
     """Plot what the model looked at in a slide."""
     view = source.read_view(number, VIEW_SIZE)
     seen = explain(model, [view[None], np.array([number], "int32")])
+    answer = classes[seen.pop("prediction")[0].argmax()]
     size = source.shape(number)[:2]
     scale = min(1, 1200 / max(size))
-    image = source.read_view(number, [int(scale * extent) for extent in size]) / 255
-    names = ("attention", "patches", "sampled_attention", "origins")
-    path = directory / f"{Path(source.names[number]).stem}.png"
-    looked_at = [seen[name][0] for name in names]
-    plot_attention(path, image, *looked_at, title=title, image_size=size)
+    image = source.read_view(number, [int(scale * extent) for extent in size])
+    name = Path(source.names[number])
+    plot_attention(
+        directory / f"{name.stem}.png",
+        image / 255,
+        **{key: values[0] for key, values in seen.items()},
+        title=f"{name.name}: {label}, predicted: {answer}",
+        image_size=size,
+    )
 
 
 def predict(paths, output):
     """Write what the trained model makes of other slides."""
+    if not (output / "model.keras").exists():
+        raise ValueError(f"{output} holds no trained model: train one first")
     classes = json.loads((output / "classes.json").read_text("utf-8"))
     model = keras.saving.load_model(output / "model.keras", compile=False)
     source = open_slides(paths)
@@ -181,13 +171,21 @@ def predict(paths, output):
 def train(arguments, output):
     model_file, log, views = (output / n for n in ("model.keras", "log.csv", "views"))
     if model_file.exists() and not arguments.resume:
-        raise ValueError(f"{output} holds a trained model: {REMEDY}")
+        raise ValueError(
+            f"{output} holds a trained model: go on with --resume, or choose another "
+            "--output"
+        )
     keras.utils.set_random_seed(arguments.seed)
+    if arguments.dataset is None:
+        print(f"generated slides: {output / 'slides'}", flush=True)
     label_of = read_labels(arguments.dataset or write_slides(output / "slides"))
     source = open_slides(list(label_of))
     classes = sorted({label_of[path] for path in source.paths})
     labels = [classes.index(label_of[path]) for path in source.paths]
-    (output / "classes.json").write_text(json.dumps(classes), "utf-8")
+    names = output / "classes.json"
+    if model_file.exists() and json.loads(names.read_text("utf-8")) != classes:
+        raise ValueError(f"{output} was trained with other labels. Received: {classes}")
+    names.write_text(json.dumps(classes), "utf-8")
     train_set, test_set = stratified_folds(labels, n_folds=4, seed=arguments.seed)[0]
     print(f"{len(train_set)} slides to train on, {len(test_set)} to test with")
     batches = partial(view_dataset, source, VIEW_SIZE, labels, arguments.batch_size)
@@ -201,19 +199,21 @@ def train(arguments, output):
         initial_epoch = 0
         model = build_model(source, len(classes), arguments.n_patches, arguments.seed)
     print("loss = cross_entropy + regularizer of the attention, which is negative")
+    epochs = arguments.epochs
     model.fit(
         train_batches,
         validation_data=test_batches,
-        epochs=arguments.epochs,
+        epochs=epochs,
         initial_epoch=initial_epoch,
         callbacks=[
-            keras.callbacks.LearningRateScheduler(  # falls in the last quarter
-                lambda n: LEARNING_RATE * min(1.0, 4 * (1 - n / arguments.epochs))
+            # The learning rate falls in the last quarter.
+            callbacks.LearningRateScheduler(
+                lambda n: 2e-3 * min(1, 4 - 4 * n / epochs)
             ),
-            ProposalMix(1.0, 0.0, epochs=12),
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.CSVLogger(log, append=initial_epoch > 0),
-            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+            ats.ProposalMix(1.0, 0.0, epochs=12),
+            callbacks.TerminateOnNaN(),
+            callbacks.CSVLogger(log, append=initial_epoch > 0),
+            callbacks.TensorBoard(output / "tensorboard", write_graph=False),
             EpochCheckpoint(model_file),
         ],
         shuffle=False,  # the dataset does it
@@ -222,8 +222,8 @@ def train(arguments, output):
     scores = model.evaluate(test_batches, verbose=0, return_dict=True)
     (output / "pictures").mkdir(exist_ok=True)
     for number in test_set[:6]:
-        title = f"{Path(source.names[number]).name}: {classes[labels[number]]}"
-        plot_slide(model, source, number, title, output / "pictures")
+        label = classes[labels[number]]
+        plot_slide(model, source, number, label, classes, output / "pictures")
     print(f"test accuracy {scores['accuracy']:.3f}; pictures are in {output}")
 
 

@@ -80,7 +80,7 @@ def read_epochs(output):
     return [int(row["epoch"]) for row in read_table(output / "log.csv")]
 
 
-def test_a_run_is_kept_and_resumed_and_predicts(slides, tmp_path):
+def test_a_run_is_kept_and_predicts(slides, tmp_path):
     data = shutil.copytree(slides, tmp_path / "data")
     (data / "slide_003.tif").write_bytes(b"II*\0cut off")
     output = tmp_path / "new" / "run"
@@ -90,17 +90,13 @@ def test_a_run_is_kept_and_resumed_and_predicts(slides, tmp_path):
     assert f"left out: {data / 'slide_003.tif'}: " in printed
     assert "8 slides to train on, 3 to test with" in printed
     assert len(re.findall("cross_entropy: .* val_cross_entropy: ", printed)) == 1
+    assert read_epochs(output) == [0]
     assert re.search(r"^test accuracy [01]\.\d+", printed, re.MULTILINE)
     pictures = sorted((output / "pictures").iterdir())
     assert len(pictures) == 3
     for path in pictures:
         with Image.open(path) as image:
             assert min(image.size) > 300
-
-    code, printed, errors = run(*arguments, "--epochs=2", "--resume")
-    assert (code, errors) == (0, "")
-    assert re.findall("Epoch .*", printed) == ["Epoch 2/2"]
-    assert read_epochs(output) == [0, 1]
 
     (data / "labels.csv").unlink()
     code, printed, errors = run(f"--predict={data}", f"--output={output}")
@@ -129,14 +125,24 @@ def test_a_second_process_ends_at_once(slides, tmp_path, option):
 
 
 @pytest.mark.slow
-def test_a_trained_model_is_not_overwritten(slides, tmp_path):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ((), "holds a trained model: go on with --resume, or choose another --output"),
+        (("--resume",), "was trained with other labels. Received: ['hollow', 'long', "),
+    ],
+)
+def test_a_trained_model_is_not_overwritten(slides, tmp_path, option, message):
     (tmp_path / "model.keras").write_text("a month of training")
-    code, printed, errors = run(f"--dataset={slides}", f"--output={tmp_path}")
-    assert (code, printed) == (1, "")
-    assert errors.startswith(f"error: {tmp_path} holds a trained model: go on with")
+    (tmp_path / "classes.json").write_text('["other", "labels"]')
+    code, _, errors = run(f"--dataset={slides}", f"--output={tmp_path}", *option)
+    assert code == 1
+    assert errors.startswith(f"error: {tmp_path} {message}")
     assert errors.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {".lock", "model.keras"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names <= {".lock", "model.keras", "classes.json"}
     assert (tmp_path / "model.keras").read_text() == "a month of training"
+    assert (tmp_path / "classes.json").read_text() == '["other", "labels"]'
 
 
 @pytest.mark.slow
@@ -144,7 +150,10 @@ def test_a_trained_model_is_not_overwritten(slides, tmp_path):
     ("table", "message"),
     [
         (None, r"labels\.csv"),
-        ("file;label\nslide_000.tif;a", r"lacks the columns .*\['file;label'\]"),
+        (
+            "file;label\nslide_000.tif;a",
+            r"lacks the columns file and label: \['file;label'\]",
+        ),
         ("file,label\nslide_000.tif,a\nslide_001.tif,b", "too few samples"),
         ("file,label\nnowhere.tif,a", r"nowhere\.tif: there is no such file"),
         ("file,label\ndeep.tif,a", "pixels of 8 bits. Received: .*uint16"),
