@@ -52,7 +52,7 @@ def halve(image):
 
 
 class TestOneDatasetAFile(SourceContract):
-    dtypes = ("uint8", "uint16", "int16", "float32", "float16", "float64")
+    dtypes = ("uint8", "int16", "float16", "float64")
     channels = (1, 2, 4, 3)
 
     def make(self, directory, images, **keywords):
@@ -67,6 +67,8 @@ class TestOneDatasetAFile(SourceContract):
 
 class TestStack(SourceContract):
     sizes = ((70, 290),) * 3
+    # Shown by another class of the same format; a process takes long.
+    test_reads_in_a_spawned_process_and_its_fork = None
 
     def make(self, directory, images, **keywords):
         with h5py.File(directory / "stack.h5", "w") as file:
@@ -78,6 +80,8 @@ class TestStack(SourceContract):
 class TestConvertedFiles(SourceContract):
     dtypes = ("uint8", "float32")
     channels = (1, 5)
+    # Shown by another class of the same format; a process takes long.
+    test_reads_in_a_spawned_process_and_its_fork = None
 
     def make(self, directory, images, **keywords):
         write_converted(directory / "images.h5", images)
@@ -329,7 +333,6 @@ sys.stdin.read()
 @pytest.mark.parametrize(
     ("version", "mode", "killed"),
     [
-        ("earliest", "nothing", "cannot|Unable|cut|version"),
         ("latest", "flush", "writer was killed"),
         ("latest", "swmr", "writer was killed"),
     ],

@@ -45,6 +45,8 @@ class TestImageFilesSource(SourceContract):
 class TestImageFilesSourceOfTiff(SourceContract):
     dtypes = ("float32", "int16")
     channels = (1, 3)
+    # Shown by another class of the same format; a process takes long.
+    test_reads_in_a_spawned_process_and_its_fork = None
 
     def make(self, directory, images, **keywords):
         paths = []
