@@ -22,7 +22,8 @@ def decode_jpeg_tile(
     data: bytes,
     tables: bytes | None,
     header: bytes | None,
-    sizes: tuple[set[int], set[int]],
+    smallest: tuple[int, int],
+    largest: tuple[int, int],
     channels: int,
     luma_and_chroma: bool,
 ) -> npt.NDArray[np.uint8]:
@@ -32,7 +33,8 @@ def decode_jpeg_tile(
         data: the tile as it is stored.
         tables: the JPEG tables of the page, which its tiles lack; None without.
         header: what the tile lacks at its beginning, in NDPI files; None otherwise.
-        sizes: heights and widths that the tile may have.
+        smallest: (height, width) that the tile must have at least.
+        largest: (height, width) that it must not exceed.
         channels: channels that the tile must have.
         luma_and_chroma: the page says that its pixels are YCbCr; they become RGB.
 
@@ -46,7 +48,7 @@ def decode_jpeg_tile(
 
     >>> import simplejpeg
     >>> tile = simplejpeg.encode_jpeg(np.full((8, 16, 1), 9, "uint8"), colorspace="GRAY")
-    >>> decode_jpeg_tile(tile, None, None, ({8}, {16}), 1, False).shape
+    >>> decode_jpeg_tile(tile, None, None, (8, 16), (8, 16), 1, False).shape
     (8, 16, 1)
     """
     if channels not in _COLOURS:
@@ -63,10 +65,16 @@ def decode_jpeg_tile(
         whole = b"".join([_START, own_tables, frame[2:], colours, scan])
         height, width, kind, _ = simplejpeg.decode_jpeg_header(whole)
         found = _CHANNELS[kind]
-        if height not in sizes[0] or width not in sizes[1] or found != channels:
+        fits = all(
+            least <= extent <= most
+            for least, extent, most in zip(
+                smallest, (height, width), largest, strict=True
+            )
+        )
+        if not fits or found != channels:
             raise OSError(
                 f"it has {height}x{width} pixels of {found} channels, expected "
-                f"{min(sizes[0])}x{min(sizes[1])} of {channels}"
+                f"{smallest[0]}x{smallest[1]} of {channels}"
             )
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
             whole, _COLOURS[channels], strict=True

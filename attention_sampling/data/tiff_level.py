@@ -22,6 +22,8 @@ from attention_sampling.data.tiff_file import (
 _LARGEST_TILE = 2**30
 # Bytes of a row that are rather read than skipped by another call of the system.
 _SKIPPED_BYTES = 2**14
+# Pixels to a multiple of which a JPEG tile may be padded.
+_JPEG_BLOCK = 16
 # TIFF's numbers of compressions that need no library.
 _NONE, _DEFLATE = 1, (8, 32946)
 
@@ -129,18 +131,21 @@ class TiffLevel:
             data,
             page.jpegtables,
             self._page.jpegheader,
-            self._tile_sizes(index % self._tiles),
+            self._visible_size(index % self._tiles),
+            (self._tile[0] + _JPEG_BLOCK - 1, self._tile[1] + _JPEG_BLOCK - 1),
             self._samples,
             luma_and_chroma=is_ycbcr(self._page),
         )
         return decoded[rows, columns]
 
-    def _tile_sizes(self, tile: int) -> tuple[set[int], set[int]]:
-        """Return the heights and widths that a tile may have: the last may be less."""
+    def _visible_size(self, tile: int) -> Size:
+        """Return (height, width) of what of a tile is inside the image."""
         row, column = divmod(tile, self._across)
         height, width = self._tile
-        rest = self.size[0] - row * height, self.size[1] - column * width
-        return {height, min(height, rest[0])}, {width, min(width, rest[1])}
+        return (
+            min(height, self.size[0] - row * height),
+            min(width, self.size[1] - column * width),
+        )
 
     def _read_rows(self, offset: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
         """Return a part of a tile that is not compressed, reading little else."""

@@ -77,18 +77,27 @@ def encode(image, **keywords):
 
 def test_tables_may_be_in_the_page_and_a_beginning_in_the_file():
     tile = encode(make_image(3, 64, 48), colorspace="rgb", outcolorspace="rgb")
-    sizes = {64}, {48}
-    whole = decode_jpeg_tile(tile, None, None, sizes, 3, False)
+    size = 64, 48
+    whole = decode_jpeg_tile(tile, None, None, size, size, 3, False)
     tables, frame = tile.index(b"\xff\xdb"), tile.index(b"\xff\xc0")
     page = tile[:2] + tile[tables:frame] + b"\xff\xd9"
     abbreviated = tile[:2] + tile[frame:]
     np.testing.assert_array_equal(
-        decode_jpeg_tile(abbreviated, page, None, sizes, 3, False), whole
+        decode_jpeg_tile(abbreviated, page, None, size, size, 3, False), whole
     )
     scan = tile.index(b"\xff\xda") + 14
     np.testing.assert_array_equal(  # as in NDPI: the end is missing as well
-        decode_jpeg_tile(tile[scan:-2], None, tile[:scan], sizes, 3, False), whole
+        decode_jpeg_tile(tile[scan:-2], None, tile[:scan], size, size, 3, False), whole
     )
+
+
+def test_a_tile_may_be_padded_and_end_with_the_image():
+    tile = encode(make_image(1, 64, 48)[:, :, 0])
+    whole = decode_jpeg_tile(tile, None, None, (50, 48), (79, 63), 1, False)
+    assert whole.shape == (64, 48, 1)
+    for smallest, largest in (((65, 48), (80, 63)), ((20, 20), (64, 47))):
+        with pytest.raises(OSError, match="it has 64x48 pixels of 1 channels"):
+            decode_jpeg_tile(tile, None, None, smallest, largest, 1, False)
 
 
 def test_four_channels_are_those_that_are_stored():
@@ -97,7 +106,7 @@ def test_four_channels_are_those_that_are_stored():
         tile = encode(image, colorspace="cmyk", outcolorspace="cmyk")
         mark = tile.index(b"Adobe") + 11
         tile = tile[:mark] + bytes([transform]) + tile[mark + 1 :]
-        pixels = decode_jpeg_tile(tile, None, None, ({64}, {48}), 4, False)
+        pixels = decode_jpeg_tile(tile, None, None, (64, 48), (64, 48), 4, False)
         assert np.abs(pixels.astype(int) - image).max() < 9
 
 
@@ -121,8 +130,8 @@ def test_what_is_harmless_in_a_header_is_mended():
     scan = tile.index(b"\xff\xda")
     bad = tile[:2] + b"\0\1" + tile[2 : scan + 11] + bytes(3) + tile[scan + 14 :]
     np.testing.assert_array_equal(
-        decode_jpeg_tile(bad, None, None, ({64}, {48}), 3, False),
-        decode_jpeg_tile(tile, None, None, ({64}, {48}), 3, False),
+        decode_jpeg_tile(bad, None, None, (64, 48), (64, 48), 3, False),
+        decode_jpeg_tile(tile, None, None, (64, 48), (64, 48), 3, False),
     )
 
 
@@ -194,7 +203,7 @@ def test_a_flipped_bit_is_noticed_more_often_than_not(rng):
     for place in rng.integers(100, len(tile) - 100, 100).tolist():
         flipped = tile[:place] + bytes([tile[place] ^ 4]) + tile[place + 1 :]
         try:
-            decode_jpeg_tile(flipped, tables, None, ({240}, {240}), 3, False)
+            decode_jpeg_tile(flipped, tables, None, (240, 240), (240, 240), 3, False)
         except OSError:
             refused += 1
     assert refused > 50
