@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def dataset(tmp_path_factory):
     digits = np.random.default_rng(0).integers(256, size=(20, 28, 28), dtype="uint8")
     train, test = (
         MegapixelMNIST(digits, np.arange(20) % 10, count, (90, 120), 1, seed)
-        for seed, count in enumerate((6, 5))
+        for seed, count in enumerate((6, 3))
     )
     write_megapixel_mnist(directory, train, test, view_size=(18, 24))
     return directory
@@ -43,12 +44,14 @@ def start():
 
     def start(dataset, output, *options):
         small = f"--dataset={dataset}", "--batch-size=4", "--n-patches=2"
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which TensorFlow sets here
         process = subprocess.Popen(
             [sys.executable, EXAMPLE, f"--output={output}", *small, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=environment,
         )
         started.append(process)
         return process
@@ -64,12 +67,12 @@ def start():
 
 @pytest.fixture
 def run(start):
-    """Return a function to the exit code, the output, and the last line of complaints."""
+    """Return a function to the exit code, and what was printed and complained of."""
 
     def run(*arguments):
         process = start(*arguments)
         out, err = process.communicate(timeout=300)
-        return process.returncode, out, err.splitlines()[-1] if err else ""
+        return process.returncode, out, err
 
     return run
 
@@ -83,23 +86,15 @@ def visible(output):
     return sorted(path.name for path in output.iterdir() if path.name != ".lock")
 
 
-def test_trains_and_plots_and_leaves_it_when_run_again(run, dataset, tmp_path):
+def test_trains_evaluates_and_plots(run, dataset, tmp_path):
     output = tmp_path / "a" / "run"
     code, out, err = run(dataset, output, "--epochs=1")
-    assert code == 0, err
-    assert "6 training and 5 test images of 120 x 90 pixels" in out
-    assert "test accuracy 0." in out or "test accuracy 1." in out
+    assert (code, err) == (0, "")  # no lines of CUDA, oneDNN or absl either
+    assert "6 training and 3 test images of 120 x 90 pixels" in out
+    assert re.search(r"^test accuracy [01]\.\d{3}$", out, re.MULTILINE)
     assert visible(output) == MADE
     assert logged_epochs(output) == [0]
-    assert len(list((output / "pictures").glob("*.png"))) == 5
-    before = (output / "model.keras").read_bytes()
-    code, out, err = run(dataset, output, "--epochs=2")
-    assert (code, out) == (1, "")
-    assert err == (
-        f"error: {output} holds a trained model: go on with --resume, or choose another "
-        "--output"
-    )
-    assert (output / "model.keras").read_bytes() == before
+    assert len(list((output / "pictures").glob("*.png"))) == 3
 
 
 @pytest.mark.slow
@@ -108,9 +103,17 @@ def test_resume_begins_goes_on_and_ends_at_once(run, dataset, tmp_path, options)
     output = tmp_path / "run"
     for epochs, expected in ((1, [0]), (3, [0, 1, 2]), (3, [0, 1, 2])):
         code, _, err = run(dataset, output, f"--epochs={epochs}", "--resume", *options)
-        assert code == 0, err
+        assert (code, err) == (0, "")
         assert logged_epochs(output) == expected
         assert visible(output) == MADE
+    before = (output / "model.keras").read_bytes()
+    code, out, err = run(dataset, output, *options)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: {output} holds a trained model: go on with --resume, or choose another "
+        "--output\n"
+    )
+    assert (output / "model.keras").read_bytes() == before
 
 
 @pytest.mark.slow
