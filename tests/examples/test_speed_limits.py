@@ -121,7 +121,7 @@ def test_profile(scenes, tmp_path):
     line = r"A training step on [CG]PU:0: \d+ ms, peak [1-9]\d* MiB\n"
     assert re.search(line, printed)
     output = tmp_path / "runs" / "speed_limits"
-    assert len(list(output.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
+    assert len(list(output.glob("profile/train/plugins/profile/*/*.xplane.pb"))) == 1
     assert not (output / "model.keras").exists()
 
 
