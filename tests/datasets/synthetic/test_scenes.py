@@ -64,7 +64,7 @@ def sign_crops(seeds):
     for seed in seeds:
         label = seed % 3
         rng = np.random.default_rng((5, seed))
-        image, signs = generate_scene(rng, (50, 70, 80)[label], SMALL)
+        image, signs = generate_scene(rng, (50, 70, 80)[label], (160, 160))
         file = io.BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=90)
         picture = Image.open(file).convert("L")
