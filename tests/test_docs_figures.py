@@ -15,7 +15,11 @@ OPTIONS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [*(ROOT / "docs" / "figures").glob("*.py")])
+@pytest.mark.parametrize(
+    "script",
+    [*(ROOT / "docs" / "figures").glob("*.py")],
+    ids=lambda script: script.stem,
+)
 def test_a_script_writes_its_figure(script, tmp_path):
     name = script.stem
     done = subprocess.run(
