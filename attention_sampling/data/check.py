@@ -1,7 +1,6 @@
 """What is in image files, and whether they can be read."""
 
 import functools
-import logging
 import os
 import sys
 from collections import Counter
@@ -28,8 +27,6 @@ def open_any_size(paths: Paths, **keywords: Any) -> FileSource:
     `open_source` refuses large images that have to be decoded as a whole, as reading
     windows of several in turn would decode them again and again.
     """
-    # Tifffile logs what it stumbles on; what matters of it is raised.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         return open_source(paths, cache_bytes=None, **keywords)
     except TypeError:  # the files are of a kind that is not decoded as a whole
