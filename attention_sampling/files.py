@@ -98,38 +98,26 @@ def one_process(directory: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def open_to_write(
-    h5py: Any,
-    part: Path,
-    path: Path,
-    passing: tuple[type[Exception], ...] = (),
-    index_checksums: bool = False,
-) -> Iterator[Any]:
+def open_to_write(part: Path, path: Path) -> Iterator[Any]:
     """Open a new HDF5 file, and close it also where the disk is full.
 
     Args:
-        h5py: the library, which is optional.
         part: where to write.
         path: what to call the file in errors.
-        passing: errors inside the block that are not of writing.
-        index_checksums: in the format of HDF5 1.10, which has checksums of where the
-            chunks are, not of what is in them alone. What a killed process has left
-            of such a file cannot be opened.
 
     Yields:
         ``h5py.File``, open for writing.
 
     Raises:
         OSError: it cannot be written.
-        KeyboardInterrupt: the user wants no more of it.
+        KeyboardInterrupt: the user stops it.
     """
+    import h5py
+
     file = None
     try:
         # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
-        if index_checksums:
-            file = _create_with_checksums(h5py, part)
-        else:
-            file = h5py.File(part, "x", rdcc_nbytes=0)
+        file = h5py.File(part, "x", rdcc_nbytes=0)
         yield file
         file.close()
     except BaseException as error:
@@ -144,22 +132,9 @@ def open_to_write(
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         # HDF5 raises either when it cannot write.
-        if isinstance(error, passing) or not isinstance(error, OSError | RuntimeError):
+        if not isinstance(error, OSError | RuntimeError):
             raise
         raise OSError(
             f"The file cannot be written ({error}). Make room on the disk, or write "
             f"elsewhere. Received: {str(path)!r}"
         ) from error
-
-
-def _create_with_checksums(h5py: Any, part: Path) -> Any:
-    """Create a file in the format of HDF5 1.10, without the time of day in it."""
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)  # as h5py.File does
-    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
-    _, slots, _, preemption = access.get_cache()
-    access.set_cache(0, slots, 0, preemption)
-    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    creation.set_obj_track_times(False)
-    flags = h5py.h5f.ACC_EXCL
-    return h5py.File(h5py.h5f.create(os.fsencode(part), flags, creation, access))

@@ -78,7 +78,7 @@ def write_megapixel_mnist(
         for data, part, path in zip(
             (train, test), (train_part, test_part), paths, strict=True
         ):
-            with open_to_write(h5py, part, path) as file:
+            with open_to_write(part, path) as file:
                 for _ in _write_images(file, data, view_size):
                     done += 1
                     if progress is not None:
