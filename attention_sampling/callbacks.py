@@ -219,9 +219,8 @@ def check_model_file(path: str | os.PathLike[str]) -> None:
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
-            missing = {"config.json", "metadata.json"} - set(file.namelist())
-            if missing:
-                damaged = f"without {min(missing)}"
+            for name in ("config.json", "metadata.json", "model.weights.h5"):
+                file.getinfo(name)
     except Exception as error:
         # zipfile raises what it likes; "invalid argument" is of a damaged offset.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):

@@ -1,5 +1,8 @@
 """Callbacks: the schedule of the proposal, and checkpoints."""
 
+import csv
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -12,10 +15,11 @@ from attention_sampling import (
     SampleSoftmax,
     attention_sampling,
 )
+from attention_sampling.backend import all_layers
 from attention_sampling.callbacks import (
     EpochCheckpoint,
     check_model_file,
-    completed_epochs,
+    resume_training,
     save_model,
 )
 
@@ -28,16 +32,12 @@ class Record(keras.callbacks.Callback):
         self.mixes = []
 
     def on_epoch_end(self, epoch, logs=None):
-        (layer,) = (
-            layer
-            for layer in self.model._flatten_layers()
-            if isinstance(layer, SamplePatches)
-        )
+        (layer,) = (x for x in all_layers(self.model) if isinstance(x, SamplePatches))
         self.mixes.append(float(ops.convert_to_numpy(layer.mix)))
 
 
-def salient_share_model():
-    """Return a model whose loss is the share of drawn cells that are salient.
+def salient_fraction_model():
+    """Return a model whose loss is the fraction of sampled cells that are salient.
 
     One cell in sixteen is: white in the view and in the image. Attention is flat.
     """
@@ -47,10 +47,10 @@ def salient_share_model():
     patches, *_ = SamplePatches(20, 1, replace=True, proposal_mix=0.3, seed=0)(
         [view, image, flat, saliency]
     )
-    share = keras.layers.GlobalAveragePooling3D()(patches)
-    share = keras.layers.Dense(1, kernel_initializer="ones")(share)
-    model = keras.Model([view, image], share)
-    model.compile(keras.optimizers.SGD(0.0), loss=lambda y, share: share)
+    fraction = keras.layers.GlobalAveragePooling3D()(patches)
+    fraction = keras.layers.Dense(1, kernel_initializer="ones")(fraction)
+    model = keras.Model([view, image], fraction)
+    model.compile(keras.optimizers.SGD(0.0), loss=lambda y, fraction: fraction)
     views = np.zeros((50, 8, 8, 1), "float32")
     views[:, ::4, ::4] = 1
     return model, [views, views], np.zeros((50, 1), "float32")
@@ -70,9 +70,9 @@ def test_goes_from_one_to_the_other_in_equal_steps(arguments, mixes):
     assert [callback.mix(epoch) for epoch in range(len(mixes))] == pytest.approx(mixes)
 
 
-def test_the_draws_of_every_epoch_follow():
-    """Not only a number that is set: cells are drawn from it in the very epoch."""
-    model, x, y = salient_share_model()
+def test_the_samples_of_every_epoch_follow():
+    """Not only a number that is set: cells are sampled from it in the very epoch."""
+    model, x, y = salient_fraction_model()
     record = Record()
     history = model.fit(
         x, y, epochs=4, batch_size=10, verbose=0,
@@ -84,7 +84,7 @@ def test_the_draws_of_every_epoch_follow():
 
 
 def test_without_it_the_mix_stays_what_it_was():
-    model, x, y = salient_share_model()
+    model, x, y = salient_fraction_model()
     record = Record()
     history = model.fit(x, y, epochs=2, verbose=0, callbacks=[record]).history
     assert record.mixes == pytest.approx([0.3, 0.3])
@@ -92,7 +92,7 @@ def test_without_it_the_mix_stays_what_it_was():
 
 
 def test_counts_from_the_initial_epoch():
-    model, x, y = salient_share_model()
+    model, x, y = salient_fraction_model()
     record = Record()
     callbacks = [ProposalMix(start=1.0, end=0.0, epochs=4), record]
     model.fit(x, y, initial_epoch=2, epochs=5, verbose=0, callbacks=callbacks)
@@ -100,7 +100,7 @@ def test_counts_from_the_initial_epoch():
 
 
 def test_validation_and_prediction_keep_to_the_attention():
-    model, x, y = salient_share_model()
+    model, x, y = salient_fraction_model()
     history = model.fit(
         x, y, epochs=1, verbose=0, validation_data=(x, y),
         callbacks=[ProposalMix(start=1.0, end=1.0)],
@@ -137,16 +137,18 @@ def stacked_data():
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path):
-    """Weights, momentum, random state and mix: two epochs and two, or four."""
+    """Weights, momentum, random state, mix and log: killed in the fourth epoch of five."""
     x, y = stacked_data()
+    path = tmp_path / "model.keras"
 
-    def fit(model, **arguments):
+    def fit(model, log, **arguments):
         record = Record()
         model.fit(
             x, y, batch_size=4, shuffle=False, verbose=0,
             callbacks=[
                 ProposalMix(0.9, 0.0, epochs=3),
-                EpochCheckpoint(tmp_path / "model.keras"),
+                EpochCheckpoint(path),
+                keras.callbacks.CSVLogger(tmp_path / log, append=True),
                 record,
             ],
             **arguments,
@@ -155,15 +157,26 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path):
 
     whole = stacked_model()
     start = whole.get_weights()
-    assert fit(whole, epochs=4) == pytest.approx([0.9, 0.6, 0.3, 0.0])
+    assert fit(whole, "whole.csv", epochs=5) == pytest.approx([0.9, 0.6, 0.3, 0, 0])
     first = stacked_model()
     first.set_weights(start)
-    assert fit(first, epochs=2) == pytest.approx([0.9, 0.6])
-    resumed = keras.saving.load_model(tmp_path / "model.keras")
-    assert fit(resumed, initial_epoch=2, epochs=4) == pytest.approx([0.3, 0.0])
+    assert fit(first, "log.csv", epochs=3) == pytest.approx([0.9, 0.6, 0.3])
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("3,0.25,NA\n4,0.1")  # what no checkpoint knows of
+    resumed, epoch = resume_training(path, 2, log=tmp_path / "log.csv")
+    assert epoch == 3
+    mixes = fit(resumed, "log.csv", initial_epoch=epoch, epochs=5)
+    assert mixes == pytest.approx([0.0, 0.0])
     for one, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     assert not np.allclose(first.get_weights()[0], whole.get_weights()[0], atol=1e-5)
+    logs = [
+        list(csv.reader((tmp_path / name).read_text().splitlines()))
+        for name in ("whole.csv", "log.csv")
+    ]
+    assert logs[0][0] == logs[1][0]
+    values = [[[float(x) for x in row[:2]] for row in log[1:]] for log in logs]
+    np.testing.assert_allclose(*values, rtol=1e-5)
 
 
 class Subclassed(keras.Model):
@@ -216,14 +229,14 @@ def test_refuses_a_model_without_a_proposal():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="plain")
     model.compile("sgd", "mse")
     with pytest.raises(
-        ValueError, match=r"draws from a proposal.*Received: model='plain'"
+        ValueError, match=r"samples from a proposal.*Received: model='plain'"
     ):
         model.fit(
             np.ones((2, 2)), np.ones((2, 1)), verbose=0, callbacks=[ProposalMix()]
         )
 
 
-def test_refuses_a_model_that_draws_from_its_attention_alone():
+def test_refuses_a_model_that_samples_from_its_attention_alone():
     view, image = keras.Input((4, 4, 1)), keras.Input((8, 8, 1))
     attention = keras.layers.Softmax(axis=(1, 2))(keras.layers.Reshape((4, 4))(view))
     patches, _ = SamplePatches(2, 2)([view, image, attention])
@@ -231,7 +244,7 @@ def test_refuses_a_model_that_draws_from_its_attention_alone():
         [view, image], keras.layers.Dense(1)(keras.layers.Flatten()(patches))
     )
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="needs a model that draws from a proposal"):
+    with pytest.raises(ValueError, match="needs a model that samples from a proposal"):
         model.fit(
             [np.ones((2, 4, 4, 1)), np.ones((2, 8, 8, 1))], np.ones((2, 1)),
             verbose=0, callbacks=[ProposalMix()],
@@ -242,7 +255,7 @@ def test_refuses_a_model_without_a_proposal_once_it_is_built():
     """Its first step builds the model on TensorFlow, after the first epoch began."""
     model = Subclassed(proposal=None)
     model.compile(keras.optimizers.SGD(0.1), "mse")
-    with pytest.raises(ValueError, match="draws from a proposal"):
+    with pytest.raises(ValueError, match="samples from a proposal"):
         model.fit(*stacked_data(), epochs=2, verbose=0, callbacks=[ProposalMix()])
 
 
@@ -258,14 +271,37 @@ def fit(model, **arguments):
     return model.fit(x, y, batch_size=4, verbose=0, **arguments)
 
 
-def test_a_loaded_checkpoint_goes_on_where_the_run_was(model, tmp_path):
+def test_training_goes_on_where_the_checkpoint_was(model, tmp_path):
     path = tmp_path / "model.keras"
     fit(model, epochs=2, callbacks=[EpochCheckpoint(path)])
-    loaded = keras.saving.load_model(path)
-    assert completed_epochs(loaded, steps_per_epoch=3) == 2
+    loaded, epoch = resume_training(path, 3, log=tmp_path / "nowhere.csv")
+    assert epoch == 2
     for ours, theirs in zip(loaded.variables, model.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+    with pytest.raises(ValueError, match=r"saved after 6 steps.*steps_per_epoch=4"):
+        resume_training(path, 4)
+
+
+@pytest.mark.parametrize("content", ["", "epoch,loss\n", "epoch,loss\n0,1.0\nx"])
+def test_a_log_of_any_length_is_cut(model, tmp_path, content):
+    path, log = tmp_path / "model.keras", tmp_path / "log.csv"
+    fit(model, callbacks=[EpochCheckpoint(path)])
+    log.write_text(content)
+    assert resume_training(path, 3, log)[1] == 1
+    assert log.read_text().splitlines() == (content.splitlines()[:2] or [""])
+
+
+def test_epochs_that_are_not_known_are_not_guessed(tmp_path):
+    path = tmp_path / "model.keras"
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    save_model(model, path)
+    with pytest.raises(ValueError, match="saved without its optimizer"):
+        resume_training(path, 3)
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "mse")
+    fit(model, callbacks=[EpochCheckpoint(path)])
+    with pytest.raises(ValueError, match="left out under mixed_float16"):
+        resume_training(path, 3)
 
 
 @pytest.mark.parametrize("broken", ["loss", "val_loss", "weights"])
@@ -286,22 +322,6 @@ def test_what_is_not_finite_replaces_nothing(model, tmp_path, broken):
     model.set_weights([np.ones((3, 1)), np.ones(1)])
     checkpoint.on_epoch_end(2, {"loss": 0.1})
     assert path.read_bytes() != before
-
-
-def test_epochs_with_steps_left_out_are_not_told(model):
-    model.optimizer = keras.optimizers.LossScaleOptimizer(model.optimizer)
-    with pytest.raises(ValueError, match="left out under mixed_float16"):
-        completed_epochs(model, steps_per_epoch=3)
-
-
-def test_an_untrained_model_has_no_epochs(model):
-    assert completed_epochs(model, steps_per_epoch=3) == 0
-
-
-def test_another_number_of_steps_is_refused(model):
-    fit(model, epochs=2)
-    with pytest.raises(ValueError, match=r"saved after 6 steps.*steps_per_epoch=4"):
-        completed_epochs(model, steps_per_epoch=4)
 
 
 def test_a_failed_save_leaves_the_earlier_file(model, tmp_path, monkeypatch):
@@ -326,20 +346,48 @@ def test_only_keras_files():
         EpochCheckpoint("model.h5")
 
 
-def test_a_damaged_model_file_is_named(model, tmp_path):
+def contents(path):
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def test_every_flipped_bit_is_harmless_or_named(model, tmp_path):
+    """Most of them of the headers, where zipfile is not prepared for it."""
     path = tmp_path / "model.keras"
     save_model(model, path)
-    check_model_file(path)
+    whole, expected = path.read_bytes(), contents(path)
+    with zipfile.ZipFile(path) as file:
+        headers = [info.header_offset for info in file.infolist()]
+        headers = [at + i for at in [*headers, file.start_dir] for i in range(48)]
+    bits = [8 * at + bit for at in headers for bit in range(8)]
+    rng = np.random.default_rng(0)
+    bits = [*rng.choice(bits, 400), *rng.integers(0, 8 * len(whole), 100)]
+    refused = []
+    for bit in bits:
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            check_model_file(path)
+        except ValueError as error:
+            refused.append(str(error))
+        else:  # as of the time of day
+            assert contents(path) == expected
+    assert len(refused) > 100
+    assert all(f"Received: {path} (" in message for message in refused)
+
+
+def test_what_is_no_model_file_is_named(model, tmp_path):
+    path = tmp_path / "model.keras"
+    with pytest.raises(FileNotFoundError):
+        check_model_file(path)
+    save_model(model, path)
     content = path.read_bytes()
-    middle = len(content) // 2
-    for damaged in (
-        content[:middle],
-        b"",
-        b"no model at all",
-        content[:middle] + bytes(255 - byte for byte in content[middle:]),
-    ):
+    for damaged in (content[: len(content) // 2], b"", b"no model at all"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"damaged, or none.*Received: {path} \("):
-            check_model_file(path)
-    with pytest.raises(FileNotFoundError):
-        check_model_file(tmp_path / "nowhere.keras")
+            resume_training(path, 3)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("photographs.txt", "none")
+    with pytest.raises(ValueError, match=r"no item named .config\.json"):
+        check_model_file(path)

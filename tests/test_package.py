@@ -28,13 +28,7 @@ def test_import_loads_no_framework():
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "backend",
-        "experiments.networks",
-        "ops.estimators",
-        "ops.geometry",
-        "ops.sampling",
-    ],
+    ["backend", "experiments.networks", "ops.sampling"],
 )
 def test_a_module_can_be_imported_first(module):
     """It imports Keras, upon which the layers that need it are imported."""
@@ -93,13 +87,12 @@ def test_version_has_three_numbers():
 
 LOADS_A_MODEL = """
 import sys
-import attention_sampling
-import keras
+# Keras does without them, as after a plain installation.
+sys.modules |= dict.fromkeys(("matplotlib", "pandas", "skimage", "tqdm"))
+import {first}
+import {second}
 assert "attention_sampling.layers" in sys.modules
 keras.saving.load_model({path!r})
-heavy = {{"pandas", "matplotlib", "skimage", "scipy", "h5py.tests"}} & set(sys.modules)
-ours = [name for name in sys.modules if name.startswith("attention_sampling.data")]
-assert not heavy and not ours, f"loaded: {{heavy}} {{ours}}"
 """
 
 
@@ -115,9 +108,9 @@ def test_importing_the_package_is_enough_to_load_a_model(tmp_path, keras_first):
     pooled, _ = AttentionPooling()(regularized)
     path = tmp_path / "model.keras"
     keras.Model(attention, pooled).save(path)
-    code = LOADS_A_MODEL.format(path=str(path))
-    if keras_first:
-        code = "import keras\n" + code
+    names = ["keras", "attention_sampling"]
+    first, second = names if keras_first else reversed(names)
+    code = LOADS_A_MODEL.format(first=first, second=second, path=str(path))
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True
     )

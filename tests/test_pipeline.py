@@ -172,7 +172,7 @@ def test_refuses_what_it_cannot_copy():
         with_sampling(keras.Model(inputs, Wrapper()(inputs)), n_patches=4)
 
 
-@pytest.mark.filterwarnings("ignore:Layer 'subclassed")  # by Keras, of the same error
+@pytest.mark.filterwarnings("ignore:.*build")  # by Keras, of the same error
 @pytest.mark.parametrize("make", [functional, Subclassed])
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -301,42 +301,47 @@ def as_list(outputs):
     return outputs if isinstance(outputs, list | tuple) else [outputs]
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# Building graphs is what takes long. Every case runs eagerly each time, and its graphs
+# with the slow tests; the graphs of these each time.
+OFTEN = {
+    "AttentionSampling",
+    "AttentionSampling, all cells from a source",
+}
+EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def in_graphs(cases):
+    params = [
+        pytest.param(case, id=name, marks=[] if name in OFTEN else pytest.mark.slow)
+        for name, case in cases.items()
+    ]
+    return pytest.mark.parametrize("case", params)
+
+
+@EVERY
 class TestEveryLayer:
     def test_symbolic_and_eager_calls_agree(self, case):
         """With None batch and sizes; ranks, known extents and dtypes."""
         model, layer = model_of(case)
         symbolic_inputs, inputs = layer_inputs(case, model, layer)
-        symbolic = as_list(layer(symbolic_inputs))
-        eager = as_list(layer(inputs))
-        assert len(symbolic) == len(eager)
+        symbolic, eager = as_list(layer(symbolic_inputs)), as_list(layer(inputs))
         for spec, output in zip(symbolic, eager, strict=True):
             assert spec.dtype == keras.backend.standardize_dtype(output.dtype)
             assert spec.shape[0] is None
-            assert len(spec.shape) == len(output.shape)
             for known, extent in zip(spec.shape, output.shape, strict=True):
                 assert known in (None, extent)
-
-    def test_known_sizes_are_told_exactly(self, case):
-        model, layer = model_of(case)
-        _, inputs = layer_inputs(case, model, layer)
-        specs = [keras.KerasTensor(x.shape, x.dtype) for x in as_list(inputs)]
-        specs = specs if isinstance(inputs, list | tuple) else specs[0]
-        fresh = case.make()
-        symbolic, eager = as_list(fresh(specs)), as_list(case.make()(inputs))
-        for spec, output in zip(symbolic, eager, strict=True):
-            assert spec.shape == tuple(output.shape)
-        assert fresh.built
-
-    def test_compute_output_shape_agrees(self, case):
-        model, layer = model_of(case)
-        symbolic_inputs, _ = layer_inputs(case, model, layer)
         single = not isinstance(symbolic_inputs, list | tuple)
         shapes = symbolic_inputs.shape if single else [x.shape for x in symbolic_inputs]
         computed = layer.compute_output_shape(shapes)
         computed = computed if isinstance(computed, list) else [computed]
-        symbolic = as_list(layer(symbolic_inputs))
         assert [tuple(shape) for shape in computed] == [x.shape for x in symbolic]
+
+        # Where sizes are known, they are told exactly, by a layer that was never called.
+        specs = [keras.KerasTensor(x.shape, x.dtype) for x in as_list(inputs)]
+        fresh = case.make()
+        known = as_list(fresh(specs[0] if single else specs))
+        assert [spec.shape for spec in known] == [tuple(x.shape) for x in eager]
+        assert fresh.built
 
     def test_config_makes_the_same_layer(self, case):
         layer = case.make()
@@ -345,27 +350,54 @@ class TestEveryLayer:
         again = keras.layers.deserialize(keras.layers.serialize(layer))
         assert type(again) is type(layer)
 
-    def test_fits_evaluates_and_predicts(self, case):
-        """One epoch changes weights; the last batch holds one sample."""
-        model, _ = model_of(case)
+    def test_trains_and_predicts_eagerly(self, case):
+        model, _ = model_of(case, run_eagerly=True)
+        x, y = arrays_of(case, samples=2), targets_of(model, samples=2)
         before = [np.array(w) for w in model.get_weights()]
+        assert np.isfinite(model.train_on_batch(x, y)).all()
+        after = model.get_weights()
+        assert any(not np.array_equal(b, a) for b, a in zip(before, after, strict=True))
+        for extra in (0, 3):
+            predictions = model.predict_on_batch(grown(x, extra))
+            assert predictions.shape == y.shape
+            assert np.isfinite(predictions).all()
+
+    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    def test_mixed_precision(self, case, policy):
+        """Attention and expectation stay float32; images keep their dtype."""
+        keras.config.set_dtype_policy(policy)
+        model, layer = model_of(case, run_eagerly=True)
+        symbolic_inputs, inputs = layer_inputs(case, model, layer)
+        symbolic, eager = as_list(layer(symbolic_inputs)), as_list(layer(inputs))
+        given = {x.dtype for x in as_list(symbolic_inputs)}
+        if not isinstance(layer, ExtractPatches | SamplePatches | AttentionSampling):
+            assert policy.removeprefix("mixed_") in given, (
+                "the case must test something"
+            )
+        for spec, output in zip(symbolic, eager, strict=True):
+            dtype = keras.backend.standardize_dtype(output.dtype)
+            assert spec.dtype == dtype
+            if isinstance(layer, SampleSoftmax | Expectation | LocalContrast):
+                assert dtype == "float32"
+            if isinstance(layer, SamplePatches | ExtractPatches | AttentionSampling):
+                assert dtype in ("float32", "uint8", "int32")
+            assert np.isfinite(ops.convert_to_numpy(ops.cast(output, "float32"))).all()
+        x, y = arrays_of(case, samples=2), targets_of(model, samples=2)
+        assert np.isfinite(model.train_on_batch(x, y)).all()
+
+
+@in_graphs(CASES)
+class TestInGraphs:
+    def test_fits_evaluates_and_predicts(self, case):
+        """The last batch holds one sample."""
+        model, _ = model_of(case)
         x, y = arrays_of(case), targets_of(model)
         history = model.fit(x, y, batch_size=2, epochs=1, verbose=0)
         assert np.isfinite(history.history["loss"]).all()
-        after = model.get_weights()
-        assert any(not np.array_equal(b, a) for b, a in zip(before, after, strict=True))
         assert np.isfinite(model.evaluate(x, y, verbose=0)).all()
         predictions = model.predict(x, batch_size=2, verbose=0)
         assert predictions.shape == y.shape
         assert np.isfinite(predictions).all()
-        two = {name: array[:2] for name, array in x.items()}
-        assert np.isfinite(model.train_on_batch(two, y[:2])).all()
-
-    def test_runs_eagerly(self, case):
-        model, _ = model_of(case, run_eagerly=True)
-        x, y = arrays_of(case, samples=2), targets_of(model, samples=2)
-        assert np.isfinite(model.train_on_batch(x, y)).all()
-        assert np.isfinite(model.predict_on_batch(x)).all()
 
     @pytest.mark.skipif(
         BACKEND == "torch",
@@ -384,60 +416,25 @@ class TestEveryLayer:
         assert np.isfinite(model.train_on_batch(x, y)).all()
         assert np.isfinite(model.predict_on_batch(x)).all()
 
-    def test_loads_without_custom_objects(self, case, tmp_path):
-        """The loaded model predicts what the saved one would predict next."""
+    def test_is_saved_whole_or_by_its_weights(self, case, tmp_path):
+        """What is loaded, without custom objects, predicts what would come next."""
         model, _ = model_of(case)
-        x = arrays_of(case)
+        x = arrays_of(case, samples=2)
         for _ in range(2):
-            model.predict(x, verbose=0)
+            model.predict_on_batch(x)
         model.save(tmp_path / "model.keras")
-        loaded = keras.models.load_model(tmp_path / "model.keras")
-        if case.source is not None:
-            set_source(loaded, case.source)
-        for _ in range(2):
-            np.testing.assert_allclose(
-                loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6
-            )
-
-    def test_loads_weights(self, case, tmp_path):
-        model, _ = model_of(case)
-        x = arrays_of(case)
-        model.predict(x, verbose=0)
         model.save_weights(tmp_path / "model.weights.h5")
-        other, _ = model_of(case)
-        other.load_weights(tmp_path / "model.weights.h5")
-        np.testing.assert_allclose(
-            other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6
-        )
-
-    def test_clones(self, case):
-        model, _ = model_of(case)
+        loaded = keras.models.load_model(tmp_path / "model.keras")
         clone = keras.models.clone_model(model)
-        assert clone.output_shape == model.output_shape
-        assert len(clone.weights) == len(model.weights)
-
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-    def test_mixed_precision(self, case, policy):
-        """Attention and expectation stay float32; images keep their dtype."""
-        keras.config.set_dtype_policy(policy)
-        model, layer = model_of(case)
-        symbolic_inputs, inputs = layer_inputs(case, model, layer)
-        symbolic, eager = as_list(layer(symbolic_inputs)), as_list(layer(inputs))
-        given = {x.dtype for x in as_list(symbolic_inputs)}
-        if not isinstance(layer, ExtractPatches | SamplePatches | AttentionSampling):
-            assert policy.removeprefix("mixed_") in given, (
-                "the case must test something"
-            )
-        for spec, output in zip(symbolic, eager, strict=True):
-            dtype = keras.backend.standardize_dtype(output.dtype)
-            assert spec.dtype == dtype
-            if isinstance(layer, SampleSoftmax | Expectation | LocalContrast):
-                assert dtype == "float32"
-            if isinstance(layer, SamplePatches | ExtractPatches | AttentionSampling):
-                assert dtype in ("float32", "uint8", "int32")
-            assert np.isfinite(ops.convert_to_numpy(ops.cast(output, "float32"))).all()
-        x, y = arrays_of(case), targets_of(model)
-        assert np.isfinite(model.train_on_batch(x, y)).all()
+        clone.load_weights(tmp_path / "model.weights.h5")
+        expected = [model.predict_on_batch(x) for _ in range(2)]
+        for other in (loaded, clone):
+            if case.source is not None:
+                set_source(other, case.source)
+            for predictions in expected:
+                np.testing.assert_allclose(
+                    other.predict_on_batch(x), predictions, rtol=1e-6
+                )
 
 
 def grown(arrays, extra):
@@ -456,27 +453,21 @@ ON_IMAGES = {
 }
 
 
-@pytest.mark.parametrize("case", ON_IMAGES.values(), ids=ON_IMAGES.keys())
-class TestSizesOfNone:
-    def test_takes_other_sizes_after_the_first(self, case):
-        model, _ = model_of(case)
-        arrays = arrays_of(case, samples=2)
+@in_graphs(ON_IMAGES)
+def test_takes_a_stream_of_images_of_other_sizes(case):
+    model, _ = model_of(case)
+    arrays = arrays_of(case, samples=2)
+
+    def batches():
         for extra in (0, 3):
-            x = grown(arrays, extra)
-            assert np.isfinite(model.predict(x, verbose=0)).all()
+            yield grown(arrays, extra), targets_of(model, samples=2)
 
-    def test_takes_a_stream_of_images_of_other_sizes(self, case):
-        model, _ = model_of(case)
-        arrays = arrays_of(case, samples=2)
-
-        def batches():
-            for extra in (0, 3):
-                yield grown(arrays, extra), targets_of(model, samples=2)
-
-        history = model.fit(
-            batches(), steps_per_epoch=2, epochs=1, verbose=0, shuffle=False
-        )
-        assert np.isfinite(history.history["loss"]).all()
+    history = model.fit(
+        batches(), steps_per_epoch=2, epochs=1, verbose=0, shuffle=False
+    )
+    assert np.isfinite(history.history["loss"]).all()
+    for extra in (0, 3):
+        assert np.isfinite(model.predict_on_batch(grown(arrays, extra))).all()
 
 
 def test_every_public_layer_has_a_case():
