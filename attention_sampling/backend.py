@@ -132,7 +132,7 @@ def gather_rows(x: Any, indices: Any) -> Any:
             on the backend.
 
     Returns:
-        (*indices.shape, ...) tensor.
+        Tensor of shape ``(*indices.shape, ...)``.
 
     Example:
 

@@ -51,6 +51,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 napoleon_custom_sections = ["Input shape", "Output shape", "Reference"]
 
 # Names of other packages: their documentation is not looked up, which would need the
