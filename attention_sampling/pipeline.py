@@ -7,6 +7,7 @@ import keras
 
 from attention_sampling import backend
 from attention_sampling.layers import AttentionSampling, ExtractPatches
+from attention_sampling.layers.attention_sampling import sampling_layers
 
 
 def attention_sampling(
@@ -163,7 +164,7 @@ def with_sampling(
     >>> patches.shape
     (None, 50, 32, 32, 3)
     """
-    if not _sampling_layers(model):
+    if not sampling_layers(model):
         raise ValueError(
             "The model holds no layer of attention_sampling(), whose sampling could be "
             f"changed. Received: model={model.name!r}"
@@ -176,7 +177,7 @@ def with_sampling(
         if isinstance(layer, AttentionSampling):
             layer = layer.copy()
             layer.set_sampling(n_patches, prediction)
-        elif isinstance(layer, keras.Layer) and _sampling_layers(layer):
+        elif isinstance(layer, keras.Layer) and sampling_layers(layer):
             layer = with_sampling(layer, n_patches, prediction)
         return layer
 
@@ -196,7 +197,7 @@ def _copy_subclassed(model: Any, n_patches: Any, prediction: Any) -> Any:
             "with another n_patches, and call set_weights(model.get_weights()). "
             f"Received: model={model.name!r} of class {type(model).__name__}"
         ) from error
-    pairs = list(zip(_sampling_layers(copy), _sampling_layers(model), strict=True))
+    pairs = list(zip(sampling_layers(copy), sampling_layers(model), strict=True))
     for layer, old in pairs:
         layer.set_sampling(n_patches, prediction)
         if not isinstance(old.source, dict | None):
@@ -211,14 +212,6 @@ def _copy_subclassed(model: Any, n_patches: Any, prediction: Any) -> Any:
     if getattr(model, "compiled", False):
         copy.compile_from_config(model.get_compile_config())
     return copy
-
-
-def _sampling_layers(model: Any) -> list[AttentionSampling]:
-    return [
-        layer
-        for layer in backend.all_layers(model)
-        if isinstance(layer, AttentionSampling)
-    ]
 
 
 def set_source(model: keras.Model, source: Any) -> None:

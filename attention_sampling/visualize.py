@@ -9,9 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from attention_sampling import backend
 from attention_sampling.files import replacing
-from attention_sampling.layers import AttentionSampling
+from attention_sampling.layers.attention_sampling import sampling_layers
 
 # (top, left, bottom, right) in pixels.
 Box = tuple[float, float, float, float]
@@ -56,7 +55,14 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
     >>> seen["prediction"].shape, seen["origins"].shape
     ((1, 2), (1, 4, 2))
     """
-    layer = _sampling_layer(model)
+    layers = sampling_layers(model)
+    if len(layers) != 1:
+        raise ValueError(
+            "What a model looked at is known of one layer of attention_sampling(). "
+            "Build the model with it instead of with SamplePatches and Expectation. "
+            f"Received: {len(layers)} such layers in {model.name!r}"
+        )
+    [layer] = layers
     inputs = keras.tree.map_structure(np.asarray, inputs)
     count = len(keras.tree.flatten(inputs)[0])
 
@@ -86,21 +92,6 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
     names = ("prediction", "attention", "patches", "sampled_attention", "origins")
     joined = keras.tree.map_structure(lambda *x: np.concatenate(x), *batches)
     return dict(zip(names, joined, strict=True))
-
-
-def _sampling_layer(model: keras.Model) -> AttentionSampling:
-    layers = [
-        layer
-        for layer in backend.all_layers(model)
-        if isinstance(layer, AttentionSampling)
-    ]
-    if len(layers) != 1:
-        raise ValueError(
-            "What a model looked at is known of one layer of attention_sampling(). "
-            "Build the model with it instead of with SamplePatches and Expectation. "
-            f"Received: {len(layers)} such layers in {model.name!r}"
-        )
-    return layers[0]
 
 
 def plot_attention(
@@ -138,23 +129,15 @@ def plot_attention(
         image_size: height and width of the image in full-resolution pixels, the unit of
             all positions; None if ``image`` itself is at full resolution.
     """
-    from matplotlib import patches as shapes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
     height, width = image_size or image.shape[:2]
     columns = math.ceil(len(patches) / 4)
     figure = Figure(figsize=(9 + 1.8 * columns, 9 * height / width + 0.4), dpi=_DPI)
-    grid = figure.add_gridspec(
-        min(4, len(patches)),
-        1 + columns,
-        width_ratios=[9, *[1.6] * columns],
-        left=0.01,
-        right=0.99,
-        bottom=0.02,
-        top=0.92,
-        wspace=0.04,
-        hspace=0.3,
-    )
+    ratios = [9, *[1.6] * columns]
+    grid = figure.add_gridspec(min(4, len(patches)), 1 + columns, width_ratios=ratios)
+    grid.update(left=0.01, right=0.99, bottom=0.02, top=0.92, wspace=0.04, hspace=0.3)
     axes = figure.add_subplot(grid[:, 0])
     axes.imshow(displayable(image), extent=(0, width, height, 0))
     # The eye compares brightness: opacity grows with attention, none where there is
@@ -169,16 +152,8 @@ def plot_attention(
     )
     mark_boxes(axes, boxes, points, other_boxes, gap=_GAP * width / (9 * _DPI))
     for number, (row, column) in enumerate(origins, start=1):
-        axes.add_patch(
-            shapes.Rectangle(
-                (column, row),
-                patches.shape[2],
-                patches.shape[1],
-                fill=False,
-                edgecolor="cyan",
-                linewidth=1.2,
-            )
-        )
+        frame = Rectangle((column, row), *patches.shape[2:0:-1], fill=False, ec="cyan")
+        axes.add_patch(frame)
         # Beside a small window, in a large one: there it hides nothing.
         small = patches.shape[2] * 9 * _DPI / width < 2 * _LEGIBLE
         axes.annotate(
@@ -223,9 +198,8 @@ def mark_boxes(
     points: Sequence[Any],
     other_boxes: Sequence[Box],
     gap: float,
-    numbered: int = 0,
 ) -> None:
-    """Mark what was to be found, dashed what was not, and number the first boxes.
+    """Mark what was to be found, and dashed what was not.
 
     Args:
         axes: of matplotlib, in pixels of the image.
@@ -233,12 +207,11 @@ def mark_boxes(
         points: (row, column) of what was to be found.
         other_boxes: of what was not to be found.
         gap: pixels between a thing and the box around it.
-        numbered: how many boxes have their number beside them.
     """
     from matplotlib.patches import Rectangle
 
     styled = [*((box, "-") for box in boxes), *((box, "--") for box in other_boxes)]
-    for number, ((top, left, bottom, right), style) in enumerate(styled, start=1):
+    for (top, left, bottom, right), style in styled:
         axes.add_patch(
             Rectangle(
                 (left - gap, top - gap),
@@ -250,16 +223,6 @@ def mark_boxes(
                 linewidth=1.5,
             )
         )
-        if number <= numbered:
-            axes.annotate(
-                str(number),
-                (right + gap, (top + bottom) / 2),
-                xytext=(2, 0),
-                textcoords="offset points",
-                color="lime",
-                fontsize=9,
-                va="center",
-            )
     if len(points):
         rows, columns = np.transpose(points)
         axes.scatter(columns, rows, s=12, c="lime", edgecolors="black", linewidths=0.5)

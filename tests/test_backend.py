@@ -155,3 +155,16 @@ def test_symbolic():
     indices = keras.KerasTensor((2, 7), dtype="int32")
     rows = gather_rows(x, indices)
     assert (rows.shape, rows.dtype) == ((2, 7, 3), "uint8")
+
+
+def test_all_layers_finds_layers_inside_of_layers():
+    class Outer(keras.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = [keras.layers.Dense(1)]
+
+    outer = Outer()
+    model = keras.Sequential([keras.Sequential([keras.Input((2,)), outer])])
+    assert {model, model.layers[0], outer, outer.inner[0]} <= set(
+        backend.all_layers(model)
+    )

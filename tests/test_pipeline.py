@@ -6,7 +6,6 @@ import pytest
 from keras import ops
 
 from attention_sampling import (
-    AttentionSampling,
     LocalContrast,
     ProposalMix,
     SampleSoftmax,
@@ -14,8 +13,8 @@ from attention_sampling import (
     set_source,
     with_sampling,
 )
-from attention_sampling.backend import all_layers
 from attention_sampling.data import ArraySource
+from attention_sampling.layers.attention_sampling import sampling_layers
 
 CELLS = 36
 X = [
@@ -71,7 +70,7 @@ def trained(make):
 
 
 def sampling_layer(model):
-    (layer,) = (x for x in all_layers(model) if isinstance(x, AttentionSampling))
+    (layer,) = sampling_layers(model)
     return layer
 
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from attention_sampling import backend
 from attention_sampling.checks import (
     check_choice,
     check_count,
@@ -303,6 +304,12 @@ class AttentionSampling(keras.layers.Layer):
         for name in _OBJECTS:
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def sampling_layers(model):
+    """Return the ``AttentionSampling`` layers of a model, at any depth."""
+    layers = backend.all_layers(model)
+    return [layer for layer in layers if isinstance(layer, AttentionSampling)]
 
 
 def _check_network(name, network):

@@ -281,56 +281,28 @@ def test_extreme_attention_stays_finite_under_mixed_precision(
         assert np.isfinite(gradient).all()
 
 
-def test_trailing_axes_stay():
-    features = keras.KerasTensor((None, 3, 4, 5))
-    attention = keras.KerasTensor((None, 3))
-    assert Expectation()([features, attention]).shape == (None, 4, 5)
+SHAPES = r"features of shape \(batch, n_patches, dim\)"
 
 
 @pytest.mark.parametrize(
-    ("features", "attention"),
+    ("shapes", "message"),
     [
-        ((2, 3, 4), (2, 4)),  # another number of patches
-        ((2, 3), (2, 3)),  # no feature axis
-        ((2, 3, 4), (2, 3, 1)),  # attention of rank 3
-        ((2, 3, 4), (2,)),
-        ((2, None, 4), (2, None)),  # number of patches unknown
+        ([(2, 3, 4), (2, 4)], SHAPES),  # another number of patches
+        ([(2, 3), (2, 3)], SHAPES),  # no feature axis
+        ([(2, 3, 4), (2, 3, 1)], SHAPES),  # attention of rank 3
+        ([(2, None, 4), (2, None)], SHAPES),  # number of patches unknown
+        ([(2, 3, 4), (2, 3), (2, 4)], r"sampled_proposal\.shape=\(2, 4\)"),
+        ([(2, 3, 4), (3, 3)], "features and sampled_attention must hold the same num"),
+        ([(2, 3, 4)], r"2 to 3 inputs, \[features, sampled_attention, optional samp"),
+        ([(2, 3, 4)] * 4, "Received: 4"),
     ],
 )
-def test_refuses_shapes_that_do_not_match(features, attention):
-    with pytest.raises(
-        ValueError, match=r"features of shape \(batch, n_patches, dim\)"
-    ):
-        Expectation()([keras.KerasTensor(features), keras.KerasTensor(attention)])
-
-
-@pytest.mark.parametrize("proposal", [(2, 4), (2,), (2, 3, 1)])
-def test_refuses_a_proposal_of_another_shape(proposal):
-    shapes = [(2, 3, 4), (2, 3), proposal]
-    with pytest.raises(ValueError, match=r"Received: .*sampled_proposal\.shape=\(2,"):
+def test_refuses_shapes_that_do_not_match(shapes, message):
+    with pytest.raises(ValueError, match=message):
         Expectation()([keras.KerasTensor(shape) for shape in shapes])
-
-
-def test_refuses_shapes_that_do_not_match_when_eager():
-    with pytest.raises(ValueError, match="same n_patches"):
-        Expectation()([ops.ones((2, 3, 4)), ops.ones((2, 5))])
-
-
-def test_refuses_another_batch():
-    with pytest.raises(
-        ValueError, match="features and sampled_attention must hold the same number"
-    ):
-        Expectation()([keras.KerasTensor((2, 3, 4)), keras.KerasTensor((3, 3))])
-
-
-@pytest.mark.parametrize("inputs", [1, 4])
-def test_refuses_another_number_of_inputs(inputs):
-    with pytest.raises(
-        ValueError,
-        match=r"2 to 3 inputs, \[features, sampled_attention, "
-        rf"optional sampled_proposal\]. Received: {inputs}",
-    ):
-        Expectation()([keras.Input((3, 2))] * inputs)
+    if all(None not in shape for shape in shapes):
+        with pytest.raises(ValueError, match=message):
+            Expectation()([ops.ones(shape) for shape in shapes])
 
 
 @pytest.mark.parametrize(
@@ -341,22 +313,17 @@ def test_refuses_another_number_of_inputs(inputs):
             r"without replacement\. .*Received: estimator='unordered', replace=True",
         ),
         (
-            {"replace": True, "estimator": "ordered"},
-            r"without replacement\. .*Received: estimator='ordered', replace=True",
-        ),
-        (
             {"estimator": "ordered", "control_variate": True},
             r"no control variate.*Received: control_variate=True, estimator='ordered'",
         ),
         ({"estimator": "murthy"}, r"one of None, 'ordered', .*estimator='murthy'"),
-        ({"control_variate": "on"}, r"must be True or False.*variate='on'"),
         ({"control_variate": 1}, r"must be True or False.*variate=1"),
         ({"replace": 1}, r"must be True or False.*replace=1"),
         ({"self_normalize": 0.0}, r"must be True or False.*self_normalize=0.0"),
         ({"prediction": "all"}, r"one of 'sample', 'top_k'.*prediction='all'"),
     ],
 )
-def test_refuses_arguments_that_exclude_each_other(arguments, message):
+def test_refuses_other_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         Expectation(**arguments)
 

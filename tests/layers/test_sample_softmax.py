@@ -69,24 +69,14 @@ def test_gradient_is_that_of_a_softmax(rng):
     np.testing.assert_allclose(gradient[0], 0.8 * expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("smooth", [-0.1, 1.5, float("nan")])
-def test_refuses_smooth_that_is_no_fraction(smooth):
-    with pytest.raises(ValueError, match=f"from 0 to 1. Received: smooth={smooth}"):
-        SampleSoftmax(smooth=smooth)
-
-
-@pytest.mark.parametrize("shape", [(2, 4, 5, 3), (None, None, None, 2)])
-def test_refuses_to_squeeze_several_channels(shape):
-    with pytest.raises(ValueError, match="one filter"):
-        SampleSoftmax(squeeze_channels=True)(keras.KerasTensor(shape))
-
-
-def test_refuses_to_squeeze_several_channels_when_eager():
-    with pytest.raises(ValueError, match="one filter"):
-        SampleSoftmax(squeeze_channels=True)(ops.zeros((1, 2, 2, 3)))
-
-
-@pytest.mark.parametrize(("squeeze", "shape"), [(False, (3,)), (True, (3, 1))])
-def test_refuses_scores_without_cells(squeeze, shape):
-    with pytest.raises(ValueError, match="at least one axis of cells"):
-        SampleSoftmax(squeeze_channels=squeeze)(keras.KerasTensor(shape))
+def test_refuses_other_arguments_and_inputs():
+    with pytest.raises(ValueError, match=r"from 0 to 1. Received: smooth=1.5"):
+        SampleSoftmax(smooth=1.5)
+    with pytest.raises(ValueError, match="Received: squeeze_channels=1"):
+        SampleSoftmax(squeeze_channels=1)
+    for scores in (keras.KerasTensor((None, None, None, 2)), ops.zeros((1, 2, 2, 3))):
+        with pytest.raises(ValueError, match="one filter"):
+            SampleSoftmax(squeeze_channels=True)(scores)
+    for squeeze, shape in ((False, (3,)), (True, (3, 1))):
+        with pytest.raises(ValueError, match="at least one axis of cells"):
+            SampleSoftmax(squeeze_channels=squeeze)(keras.KerasTensor(shape))

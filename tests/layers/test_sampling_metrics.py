@@ -40,13 +40,6 @@ class TestValues:
         values = report({}, np.full((3, 4, 5), 0.05), np.full((3, 4), 0.05))
         np.testing.assert_allclose(values, [np.log(20), 0.2, 4], rtol=1e-5)
 
-    def test_of_one_sure_cell(self):
-        """A cell without attention adds nothing, and no NaN."""
-        attention = np.zeros((1, 2, 2))
-        attention[0, 0, 1] = 1
-        values = report({}, attention, [[1.0, 0.0]])
-        np.testing.assert_allclose(values, [0, 1, 1], atol=1e-6)
-
     def test_are_means_over_the_samples(self):
         """One sure cell, and four alike."""
         attention = [[[1.0, 0.0], [0.0, 0.0]], [[0.25, 0.25], [0.25, 0.25]]]
@@ -87,12 +80,6 @@ class TestValues:
         )
         assert mass == pytest.approx(0.55)
         assert size == pytest.approx(kish(shares), rel=1e-4)
-
-    def test_a_cell_drawn_twice_counts_twice(self):
-        values = report(
-            {"replace": True}, np.full((1, 2, 2), 0.25), [[0.25, 0.25, 0.25]]
-        )
-        np.testing.assert_allclose(values, [np.log(4), 0.75, 3], rtol=1e-5)
 
     def test_of_the_top_cells(self):
         drawn = np.array([0.5, 0.3])
@@ -173,37 +160,6 @@ class TestReported:
             np.testing.assert_allclose(history[f"{prefix}sampled_mass"], 1, rtol=1e-4)
             assert len(history[f"{prefix}effective_sample_size"]) == 3
         assert abs(entropy_of(flat) - entropy_of(sharp)) > 0.3
-
-    def test_by_evaluate(self):
-        data = data_of(5, 2.0)
-        model = model_of()
-        model.fit(*data_of(5, 0.1), verbose=0)
-        results = model.evaluate(*data, batch_size=2, verbose=0, return_dict=True)
-        assert set(results) == {"loss", *NAMES}
-        assert results["attention_entropy"] == pytest.approx(entropy_of(data), rel=1e-4)
-
-    def test_and_change_nothing_of_the_training(self):
-        data = data_of(6, 1.0)
-        weights = []
-        for report in (True, False):
-            keras.utils.set_random_seed(1)
-            model = model_of()
-            if not report:
-                model = keras.Model(
-                    model.inputs,
-                    model.layers[-1](
-                        next(
-                            layer.output
-                            for layer in model.layers
-                            if isinstance(layer, Expectation)
-                        )
-                    ),
-                )
-                model.compile(keras.optimizers.SGD(0.1), "mse")
-            model.fit(*data, batch_size=2, epochs=2, verbose=0, shuffle=False)
-            weights.append([np.array(weight) for weight in model.get_weights()])
-        for one, other in zip(*weights, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-6)
 
     def test_by_a_loaded_model(self, tmp_path):
         model = model_of(estimator="ordered")
