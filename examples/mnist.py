@@ -22,6 +22,7 @@ os.dup2(nowhere, 2)
 try:
     import keras
     import numpy as np
+    import tensorflow as tf
 
     from attention_sampling import (
         LocalContrast,
@@ -58,35 +59,30 @@ def parse_arguments():
     return parser.parse_args()
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches of ((view, image), label); with a seed, shuffled before every epoch.
+def make_batches(data, batch_size, first=None, seed=None):
+    """Return a dataset of ((view, image), label); with a seed, for training.
 
     With ``first``, the index of the first image in the source, an index for each image.
     """
 
-    def __init__(self, data, batch_size, first=None, seed=None):
-        super().__init__(workers=2, max_queue_size=4)
-        self.data, self.views, self.first = data, data.views, first
-        self.batch_size = batch_size
-        self.order = np.arange(len(data))
-        self.rng = None if seed is None else np.random.default_rng(seed)
-        self.on_epoch_end()
+    def read(chosen):
+        images = data.images(chosen) if first is None else np.int32(first + chosen)
+        return data.views[chosen], images, data.labels[chosen]
 
-    def __len__(self):
-        return -(-len(self.data) // self.batch_size)
+    def load(chosen):
+        kind = tf.uint8 if first is None else tf.int32
+        view, image, label = tf.numpy_function(
+            read, [chosen], [tf.float32, kind, tf.int32]
+        )
+        view.set_shape((None, *data.view_size, 1))
+        image.set_shape((None, *data.size, 1) if first is None else (None,))
+        label.set_shape((None,))
+        return (view, image), label
 
-    def __getitem__(self, batch):
-        chosen = self.order[batch * self.batch_size :][: self.batch_size]
-        return self.read(chosen), self.data.labels[chosen]
-
-    def read(self, chosen):
-        if self.first is None:
-            return self.views[chosen], self.data.images(chosen)
-        return self.views[chosen], (self.first + chosen).astype("int32")
-
-    def on_epoch_end(self):
-        if self.rng is not None:
-            self.order = self.rng.permutation(self.order)
+    dataset = tf.data.Dataset.range(len(data))
+    if seed is not None:
+        dataset = dataset.shuffle(len(data), seed)
+    return dataset.batch(batch_size).map(load, num_parallel_calls=2).prefetch(2)
 
 
 def build_model(data, n_patches, seed, source):
@@ -161,25 +157,25 @@ def train(model, train_batches, test_batches, output, epochs, initial_epoch):
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
             EpochCheckpoint(output / "model.keras"),
         ],
-        shuffle=False,  # the batches do
+        shuffle=False,  # the dataset does
         verbose=1 if sys.stdout.isatty() else 2,
     )
 
 
-def plot_some(model, batches, count, directory):
+def plot_some(model, batches, data, directory):
     """Plot what the model looked at: boxes are the digits, dashed those of other classes."""
     directory.mkdir(exist_ok=True)
-    data, chosen = batches.data, np.arange(min(count, len(batches.data)))
-    found = explain(model, batches.read(chosen))
+    (views, images), labels = next(iter(batches.unbatch().batch(8)))
+    found = explain(model, [views, images])
     predicted = found.pop("prediction").argmax(axis=-1)
-    for i, image in enumerate(data.images(chosen)):
+    for i, image in enumerate(data.images(range(len(labels)))):
         plot_attention(
             directory / f"test_{i:05}.png",
             image,
             **{name: values[i] for name, values in found.items()},
             boxes=data.boxes[i, :3],
             other_boxes=data.boxes[i, 3:],
-            title=f"digit {data.labels[i]}, predicted: {predicted[i]}",
+            title=f"digit {int(labels[i])}, predicted: {predicted[i]}",
         )
 
 
@@ -209,13 +205,13 @@ def main():
         else:
             model = build_model(data, arguments.n_patches, arguments.seed, source)
             epoch = 0
-        seed = (arguments.seed, epoch)  # another order after an interruption
-        train_batches = Batches(data, arguments.batch_size, firsts[0], seed)
-        test_batches = Batches(test_data, arguments.batch_size, firsts[1])
+        seed = arguments.seed + 1000 * epoch  # another order after an interruption
+        train_batches = make_batches(data, arguments.batch_size, firsts[0], seed)
+        test_batches = make_batches(test_data, arguments.batch_size, firsts[1])
         train(model, train_batches, test_batches, output, arguments.epochs, epoch)
         results = model.evaluate(test_batches, verbose=0, return_dict=True)
         print(f"test accuracy {results['accuracy']:.3f}")
-        plot_some(model, test_batches, 8, output / "pictures")
+        plot_some(model, test_batches, test_data, output / "pictures")
         print(f"model, log and pictures: {output}")
 
 
