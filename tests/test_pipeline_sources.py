@@ -362,6 +362,7 @@ assert losses[0] == losses[1]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="settings of TensorFlow")
 def test_on_two_devices_and_with_deterministic_operations():
     """In a process of its own: neither can be taken back."""

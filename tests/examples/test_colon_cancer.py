@@ -75,6 +75,7 @@ def read_epochs(output):
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_run_is_kept_and_resumed(tissue, tmp_path):
     output = tmp_path / "new" / "run"
     arguments = [f"--dataset={tissue}", f"--output={output}", "--n-patches=3"]

@@ -86,6 +86,7 @@ def visible(output):
     return sorted(path.name for path in output.iterdir() if path.name != ".lock")
 
 
+@pytest.mark.slow
 def test_trains_evaluates_and_plots(run, dataset, tmp_path):
     output = tmp_path / "a" / "run"
     code, out, err = run(dataset, output, "--epochs=1")

@@ -80,6 +80,7 @@ def read_epochs(output):
     return [int(row["epoch"]) for row in read_table(output / "log.csv")]
 
 
+@pytest.mark.slow
 def test_a_run_is_kept_and_predicts(slides, tmp_path):
     data = shutil.copytree(slides, tmp_path / "data")
     (data / "slide_003.tif").write_bytes(b"II*\0cut off")

@@ -21,6 +21,7 @@ if keras.backend.backend() != "tensorflow":
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = [sys.executable, str(REPOSITORY / "examples" / "speed_limits.py")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+ENVIRONMENT.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which TensorFlow sets here
 
 
 def run(directory, *arguments, timeout=300):

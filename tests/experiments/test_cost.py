@@ -73,6 +73,7 @@ def check_files(output, name, methods):
     return rows
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_beside_its_two_networks(tmp_path):
     small_model((400, 400), (200, 200)).save(tmp_path / "my.keras")
     done = cost(
@@ -115,6 +116,7 @@ def test_memory_is_that_of_the_activations():
     assert all(step.seconds > 0 for step in steps)
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_a_memory_error():
     from attention_sampling.experiments.cost import process
 
