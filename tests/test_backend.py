@@ -163,6 +163,9 @@ def test_all_layers_finds_layers_inside_of_layers():
             super().__init__()
             self.inner = [keras.layers.Dense(1)]
 
+        def call(self, x):
+            return self.inner[0](x)
+
     outer = Outer()
     model = keras.Sequential([keras.Sequential([keras.Input((2,)), outer])])
     assert {model, model.layers[0], outer, outer.inner[0]} <= set(

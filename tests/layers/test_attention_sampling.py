@@ -131,9 +131,8 @@ def test_estimates_the_feature_of_the_patches_it_returns(arguments, slowly):
     """The output from the sampled patches alone, by the reference estimator."""
     feature = feature_network()
     x = tiny_images(3)
-    estimated, attention, patches = model_of(feature=feature, **arguments).predict(
-        x, batch_size=2, verbose=0
-    )
+    outputs = model_of(feature=feature, **arguments)(x)
+    estimated, attention, patches = map(ops.convert_to_numpy, outputs)
     np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
     sampled = sampled_attention(x[1], attention, patches)
     for sample in range(3):
@@ -145,10 +144,10 @@ def test_estimates_the_feature_of_the_patches_it_returns(arguments, slowly):
 def test_predicts_from_the_top_cells_every_time_and_samples_in_training():
     model = model_of(n_patches=2, prediction="top_k")
     x = tiny_images(30)
-    outputs = model.predict(x, verbose=0)
-    for one, other in zip(outputs, model.predict(x, verbose=0), strict=True):
-        np.testing.assert_array_equal(one, other)
-    _, attention, patches = outputs
+    outputs, again = model(x), model(x)
+    for one, other in zip(outputs, again, strict=True):
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (one, other)))
+    _, attention, patches = map(ops.convert_to_numpy, outputs)
     best = -np.sort(-attention.reshape(30, 4), axis=1)[:, :2]
     np.testing.assert_array_equal(sampled_attention(x[1], attention, patches), best)
     patches = ops.convert_to_numpy(model(x, training=True)[2])
@@ -164,6 +163,7 @@ def step(model, x, loss_weights):
     model.compile(
         keras.optimizers.SGD(1.0),
         loss=lambda y, prediction: ops.sum(y * cotangent * prediction, axis=-1),
+        run_eagerly=True,
     )
 
     def trained():
@@ -291,7 +291,9 @@ def test_real_draws_agree_with_the_full_model_on_average(n_patches, replace):
 def test_the_regularizer_is_in_the_loss_exactly(strength):
     """Keras does not divide it by the batch a second time."""
     model = feature_model_of(attention_regularizer=MultinomialEntropy(strength))
-    model.compile("sgd", loss=lambda y, prediction: 0.0 * prediction[:, 0])
+    model.compile(
+        "sgd", loss=lambda y, prediction: 0.0 * prediction[:, 0], run_eagerly=True
+    )
     x = tiny_images(5)
     (layer,) = (x for x in model.layers if isinstance(x, AttentionSampling))
     attention = ops.convert_to_numpy(layer.attention(ops.convert_to_tensor(x[0])))
@@ -496,9 +498,9 @@ class TestPredictionFromAll:
             model = keras.Model(inputs, [features, attention])
             weights = weights or model.get_weights()
             model.set_weights(weights)
-            model.compile("sgd", ["mse", None])
+            model.compile("sgd", ["mse", None], run_eagerly=True)
             y = np.ones((3, 3), "float32")
-            model.fit(x, y, batch_size=2, epochs=3, shuffle=False, verbose=0)
+            model.fit(x, y, batch_size=2, epochs=2, shuffle=False, verbose=0)
             trained.append(model.get_weights())
         for one, other in zip(*trained, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
@@ -679,9 +681,9 @@ def test_summary_shows_the_networks_with_their_shapes():
 def test_the_seed_repeats_the_sampling():
     network = attention_network()
     first, second, other = (
-        model_of(attention=network, n_patches=2, seed=seed).predict(
-            tiny_images(20), verbose=0
-        )[2]
+        ops.convert_to_numpy(
+            model_of(attention=network, n_patches=2, seed=seed)(tiny_images(20))[2]
+        )
         for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(first, second)
@@ -776,7 +778,7 @@ def test_a_subclassed_model_keeps_losses_weights_and_random_state(rng, tmp_path)
         rng.normal(size=(4, 24, 24, 1)).astype("float32"),
     ]
     model = Subclassed()
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     first = model.predict(inputs, verbose=0)
     assert not np.allclose(first, model.predict(inputs, verbose=0))
     assert len(model.trainable_variables) == 8
@@ -791,12 +793,12 @@ def test_a_subclassed_model_keeps_losses_weights_and_random_state(rng, tmp_path)
     model.save_weights(tmp_path / "model.weights.h5")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     other = Subclassed()
-    other.predict(inputs, verbose=0)
+    other(inputs)
     other.load_weights(tmp_path / "model.weights.h5")
-    expected = model.predict(inputs, verbose=0)
+    expected = ops.convert_to_numpy(model(inputs))
     for again in (loaded, other):
         np.testing.assert_allclose(
-            again.predict(inputs, verbose=0), expected, rtol=1e-5
+            ops.convert_to_numpy(again(inputs)), expected, rtol=1e-5
         )
 
 
@@ -807,9 +809,9 @@ def test_mixed_precision_trains_and_estimates_in_float32(policy):
         model = model_of(proposal=LocalContrast(2), prediction=prediction)
         assert [output.dtype for output in model.outputs] == ["float32"] * 3
         x, y = tiny_images(4), np.zeros((4, 3), "float32")
-        features, attention, _ = model.predict(x, verbose=0)
+        features, attention, _ = map(ops.convert_to_numpy, model(x))
         assert np.isfinite(features).all()
         np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
         model = keras.Model(model.inputs, model.outputs[0])
-        model.compile("sgd", "mse")
+        model.compile("sgd", "mse", run_eagerly=True)
         assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
