@@ -319,7 +319,9 @@ def plot_curves(path: Path, trained: pd.DataFrame) -> None:
     panels[0].set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     panels[1].set(xlabel="epoch", ylabel="test error", ylim=(0, None))
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3, fontsize="small"
+    )
     with replacing(path) as part:
         figure.savefig(part, dpi=100)
 
