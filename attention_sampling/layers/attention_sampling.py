@@ -148,13 +148,16 @@ class AttentionSampling(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         x_low, x_high = check_inputs(inputs, *_INPUTS)
+        # A distribution over the cells of the view, section 3.1.
         attention = self.attention(x_low)
         if self.regularize is not None:
             attention = self.regularize(attention)
+        # Cells sampled from it, and the patches there: sections 3.2 and 3.3.
         saliency = [] if self.proposal is None else [self.proposal(x_low)]
         patches, *sampled, origins = self.sample_patches(
             [x_low, x_high, attention, *saliency]
         )
+        # The expected feature, from the samples or exactly: section 3.2.
         if training or self.prediction != "all":
             features = self.expectation([self._features_of(patches), *sampled])
         else:
