@@ -5,13 +5,14 @@ import errno
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from attention_sampling import backend
 from attention_sampling.checks import check_count, check_fraction
-from attention_sampling.files import replacing
+from attention_sampling.files import keep_settings, replacing
 from attention_sampling.layers import SamplePatches
 
 
@@ -121,6 +122,42 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """
     with replacing(path) as part:
         model.save(part)
+
+
+def begin_or_resume(
+    output: str | os.PathLike[str], resume: bool, **settings: Any
+) -> bool:
+    """Tell whether to go on with the training in a directory.
+
+    Nothing that is there is overwritten, and no training goes on with other settings. Call
+    it inside ``files.one_process(output)``.
+
+    Args:
+        output: directory of ``model.keras``, which ``EpochCheckpoint`` writes, and of
+            ``settings.json``, which this writes.
+        resume: whether the user wants to go on.
+        settings: what may not change, such as the seed.
+
+    Returns:
+        Whether there is a model to go on with.
+
+    Raises:
+        FileExistsError: there is one, and ``resume`` is False.
+        ValueError: it was trained with other settings.
+
+    Example:
+
+    >>> begin_or_resume(".", resume=True, seed=0)
+    False
+    """
+    trained = Path(output, "model.keras").exists()
+    if trained and not resume:
+        raise FileExistsError(
+            f"{output} holds a trained model: go on with --resume, or choose another "
+            "--output"
+        )
+    keep_settings(Path(output, "settings.json"), settings, trained)
+    return trained
 
 
 def resume_training(

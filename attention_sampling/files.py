@@ -1,10 +1,11 @@
 """Files that appear whole or not at all, and one process at a time in a directory."""
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)  # as of a full disk, where writing ends
+        if error.errno is not None and error.filename in (None, str(part)):
+            error.filename = str(path)  # a full disk, where writing ends, names no file
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -87,14 +88,51 @@ def one_process(directory: str | os.PathLike[str]) -> Iterator[Path]:
             "another directory."
         ) from None
     try:
-        for part in list(directory.rglob(_PARTS)):
-            if part.is_dir():  # of generated data
-                shutil.rmtree(part)
-            else:
-                part.unlink(missing_ok=True)
+        _clear_parts(directory)
         yield directory
     finally:
         lock.release()
+
+
+def _clear_parts(directory: Path) -> None:
+    """Remove left-over parts, but for those in directories with a lock of their own."""
+    for part in directory.glob(_PARTS):
+        if part.is_dir():  # of generated data
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+    for child in directory.iterdir():
+        if child.is_dir() and not child.is_symlink() and not (child / ".lock").exists():
+            _clear_parts(child)
+
+
+def keep_settings(path: Path, settings: Mapping[str, Any], resuming: bool) -> None:
+    """Write the settings of a training, or refuse to go on with others.
+
+    Args:
+        path: JSON file of the settings.
+        settings: what may not change, of types that JSON has.
+        resuming: compare with those in the file, if it is there, before it is replaced.
+
+    Raises:
+        ValueError: other settings.
+        OSError: the file cannot be read or written.
+    """
+    if resuming and path.exists():
+        earlier = json.loads(path.read_text("utf-8"))
+        differing = [
+            f"{name} was {earlier.get(name)}, is {value}"
+            for name, value in settings.items()
+            if earlier.get(name) != value
+        ]
+        if differing:
+            raise ValueError(
+                f"The training in {path.parent} has other settings: "
+                f"{'; '.join(differing)}. Resume it with its own, or choose another "
+                "output"
+            )
+    with replacing(path) as part:
+        part.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Attention sampling in a few calls: the usual way in."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -143,9 +144,12 @@ def with_sampling(
             ``attention_sampling()``, None for that of before.
 
     Returns:
-        Model of the same weights, compiled alike with a new optimizer. A functional
-        model shares its weights with the first: to train one trains the other. Of a
-        subclassed model it is a copy, made from ``get_config()``.
+        Model of the same weights, compiled alike with a new optimizer; not compiled,
+        with a warning, if its loss or metrics are functions that Keras does not know. A
+        functional model shares its weights with the first: to train one trains the
+        other. A subclassed model, or a layer of your own that holds the sampling, is
+        made again from ``get_config()`` and its weights are copied; saved and loaded, it
+        samples as its ``get_config()`` says.
 
     Raises:
         ValueError: ``n_patches`` or ``prediction`` that cannot be; a model without such
@@ -181,7 +185,28 @@ def with_sampling(
             layer = with_sampling(layer, n_patches, prediction)
         return layer
 
-    return keras.models.clone_model(model, clone_function=replace)
+    compiled, model.compiled = model.compiled, False
+    try:
+        copy = keras.models.clone_model(model, clone_function=replace)
+    finally:
+        model.compiled = compiled
+    _compile_alike(copy, model)
+    return copy
+
+
+def _compile_alike(copy: Any, model: Any) -> None:
+    """Compile a model like another, if that can be made again from a config."""
+    if not getattr(model, "compiled", False):
+        return
+    try:
+        copy.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            "The model with another sampling predicts, but is not compiled: its loss or "
+            f"metrics are not registered with Keras ({error}). Call compile() to "
+            "evaluate or train it",
+            stacklevel=3,
+        )
 
 
 def _copy_subclassed(model: Any, n_patches: Any, prediction: Any) -> Any:
@@ -209,8 +234,7 @@ def _copy_subclassed(model: Any, n_patches: Any, prediction: Any) -> Any:
 
     copy(keras.tree.map_shape_structure(symbolic, shapes))
     copy.set_weights(model.get_weights())
-    if getattr(model, "compiled", False):
-        copy.compile_from_config(model.get_compile_config())
+    _compile_alike(copy, model)
     return copy
 
 

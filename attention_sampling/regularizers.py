@@ -1,5 +1,7 @@
 """Regularizers of the attention distribution."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -25,7 +27,7 @@ class MultinomialEntropy(keras.regularizers.Regularizer):
         x: (batch, ...) float tensor that sums to 1 for each sample.
 
     Raises:
-        ValueError: ``eps`` is not positive.
+        ValueError: ``strength`` is not finite, or ``eps`` not positive.
 
     Example:
 
@@ -38,6 +40,10 @@ class MultinomialEntropy(keras.regularizers.Regularizer):
     """
 
     def __init__(self, strength=1.0, eps=1e-6):
+        if not math.isfinite(strength):
+            raise ValueError(
+                f"`strength` must be a finite number. Received: strength={strength}"
+            )
         if eps <= 0:
             raise ValueError(f"`eps` must be positive. Received: eps={eps}")
         self.strength = strength

@@ -27,7 +27,11 @@ try:
     from skimage.color import hed_from_rgb, rgb_from_hed
 
     from attention_sampling import MultinomialEntropy, SampleSoftmax, attention_sampling
-    from attention_sampling.callbacks import EpochCheckpoint, resume_training
+    from attention_sampling.callbacks import (
+        EpochCheckpoint,
+        begin_or_resume,
+        resume_training,
+    )
     from attention_sampling.datasets.colon_cancer import load_colon_cancer, read_images
     from attention_sampling.datasets.folds import stratified_folds
     from attention_sampling.datasets.synthetic.tissue import write_tissue
@@ -51,7 +55,10 @@ def parse_arguments():
     option("--n-patches", type=int, default=10)
     option("--seed", type=int, default=0)
     option("--resume", action="store_true", help="go on after the last whole epoch")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if min(arguments.epochs or 100, arguments.batch_size, arguments.n_patches) < 1:
+        parser.error("--epochs, --batch-size and --n-patches must be at least 1")
+    return arguments
 
 
 def augment(image, seed):
@@ -159,14 +166,17 @@ def plot_some(model, samples, images, directory):
 def main():
     arguments = parse_arguments()
     batch_size, seed = arguments.batch_size, arguments.seed
-    epochs = arguments.epochs or (100 if arguments.dataset else 20)
+    epochs = arguments.epochs
+    if epochs is None:
+        epochs = 100 if arguments.dataset else 20
     with one_process(arguments.output) as output:
         model_file, log = output / "model.keras", output / "log.csv"
-        if model_file.exists() and not arguments.resume:
-            raise ValueError(
-                f"{output} holds a trained model: go on with --resume, or choose "
-                "another --output"
-            )
+        resuming = begin_or_resume(
+            output,
+            arguments.resume,
+            batch_size=batch_size,
+            n_patches=arguments.n_patches,
+        )
         if arguments.dataset is None:
             print(f"Generated tissue: {output / 'tissue'}", flush=True)
         data = load_colon_cancer(arguments.dataset or write_tissue(output / "tissue"))
@@ -175,7 +185,7 @@ def main():
         images = read_images(data.samples)
 
         keras.utils.set_random_seed(seed)
-        if model_file.exists():
+        if resuming:
             model, done = resume_training(model_file, -(-len(train) // batch_size), log)
         else:
             model, done = build_model(images.shape[1:], arguments.n_patches, seed), 0

@@ -31,7 +31,11 @@ try:
         attention_sampling,
         set_source,
     )
-    from attention_sampling.callbacks import EpochCheckpoint, resume_training
+    from attention_sampling.callbacks import (
+        EpochCheckpoint,
+        begin_or_resume,
+        resume_training,
+    )
     from attention_sampling.data import HDF5Source
     from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
     from attention_sampling.files import one_process
@@ -56,7 +60,10 @@ def parse_arguments():
     option("--seed", type=int, default=0)
     option("--resume", action="store_true", help="go on after the last whole epoch")
     option("--on-demand", action="store_true", help="read patches, not whole images")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:
+        parser.error("--epochs, --batch-size and --n-patches must be at least 1")
+    return arguments
 
 
 def make_batches(data, batch_size, first=None, seed=None):
@@ -182,12 +189,13 @@ def plot_some(model, batches, data, directory):
 def main():
     arguments = parse_arguments()
     with one_process(arguments.output) as output:
-        model_file = output / "model.keras"
-        if model_file.exists() and not arguments.resume:
-            raise ValueError(
-                f"{output} holds a trained model: go on with --resume, or choose another "
-                "--output"
-            )
+        resuming = begin_or_resume(
+            output,
+            arguments.resume,
+            batch_size=arguments.batch_size,
+            n_patches=arguments.n_patches,
+            on_demand=arguments.on_demand,
+        )
         data, test_data = load_megapixel_mnist(arguments.dataset)
         print(
             f"{len(data)} training and {len(test_data)} test images of {data.size[1]} x "
@@ -197,9 +205,10 @@ def main():
         if arguments.on_demand:  # one source for both, the test images after the others
             source, firsts = HDF5Source([data.path, test_data.path]), (0, len(data))
         keras.utils.set_random_seed(arguments.seed)
-        if model_file.exists():
+        if resuming:
             steps = -(-len(data) // arguments.batch_size)
-            model, epoch = resume_training(model_file, steps, log=output / "log.csv")
+            files = output / "model.keras", output / "log.csv"
+            model, epoch = resume_training(files[0], steps, log=files[1])
             if source is not None:
                 set_source(model, source)
         else:

@@ -26,7 +26,11 @@ try:
     from keras import callbacks, layers
 
     import attention_sampling as ats
-    from attention_sampling.callbacks import EpochCheckpoint, resume_training
+    from attention_sampling.callbacks import (
+        EpochCheckpoint,
+        begin_or_resume,
+        resume_training,
+    )
     from attention_sampling.data import open_source
     from attention_sampling.data.views import view_dataset
     from attention_sampling.datasets.folds import stratified_folds
@@ -52,7 +56,10 @@ def parse_arguments():
     option("--seed", type=int, default=0)
     option("--resume", action="store_true", help="go on after the last whole epoch")
     option("--predict", type=Path, metavar="SLIDES", help="a slide, or a folder")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:
+        parser.error("--epochs, --batch-size and --n-patches must be at least 1")
+    return arguments
 
 
 def read_labels(folder):
@@ -170,11 +177,13 @@ def predict(paths, output):
 
 def train(arguments, output):
     model_file, log, views = (output / n for n in ("model.keras", "log.csv", "views"))
-    if model_file.exists() and not arguments.resume:
-        raise ValueError(
-            f"{output} holds a trained model: go on with --resume, or choose another "
-            "--output"
-        )
+    resuming = begin_or_resume(
+        output,
+        arguments.resume,
+        batch_size=arguments.batch_size,
+        n_patches=arguments.n_patches,
+        seed=arguments.seed,  # that of the split too
+    )
     keras.utils.set_random_seed(arguments.seed)
     if arguments.dataset is None:
         print(f"generated slides: {output / 'slides'}", flush=True)
@@ -183,7 +192,7 @@ def train(arguments, output):
     classes = sorted({label_of[path] for path in source.paths})
     labels = [classes.index(label_of[path]) for path in source.paths]
     names = output / "classes.json"
-    if model_file.exists() and json.loads(names.read_text("utf-8")) != classes:
+    if resuming and json.loads(names.read_text("utf-8")) != classes:
         raise ValueError(f"{output} was trained with other labels. Received: {classes}")
     names.write_text(json.dumps(classes), "utf-8")
     train_set, test_set = stratified_folds(labels, n_folds=4, seed=arguments.seed)[0]
@@ -192,7 +201,7 @@ def train(arguments, output):
     shuffled = {"shuffle": True, "seed": arguments.seed}
     train_batches = batches(indices=train_set, cache=views, **shuffled)
     test_batches = batches(indices=test_set, cache=views)
-    if model_file.exists():
+    if resuming:
         model, initial_epoch = resume_training(model_file, len(train_batches), log)
         ats.set_source(model, source)
     else:

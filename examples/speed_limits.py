@@ -29,7 +29,11 @@ try:
         SampleSoftmax,
         attention_sampling,
     )
-    from attention_sampling.callbacks import EpochCheckpoint, resume_training
+    from attention_sampling.callbacks import (
+        EpochCheckpoint,
+        begin_or_resume,
+        resume_training,
+    )
     from attention_sampling.data.views import view_and_image_dataset
     from attention_sampling.datasets.speed_limits import (
         check_images,
@@ -59,10 +63,12 @@ def parse_arguments():
     option("--epochs", type=int, default=10)
     option("--batch-size", type=int, default=8)
     option("--n-patches", type=int, default=5)
-    option("--seed", type=int, default=0, help="of the split too: keep it to resume")
+    option("--seed", type=int, default=0, help="of the split too")
     option("--resume", action="store_true", help="go on after the last whole epoch")
     option("--profile", action="store_true", help="measure a few steps, train nothing")
     arguments = parser.parse_args()
+    if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:
+        parser.error("--epochs, --batch-size and --n-patches must be at least 1")
     if arguments.download and not arguments.dataset:
         parser.error("--download needs --dataset, where to put the images")
     return arguments
@@ -171,11 +177,13 @@ def main():
 
 def run(arguments, output):
     model_file, log = output / "model.keras", output / "log.csv"
-    if model_file.exists() and not (arguments.resume or arguments.profile):
-        raise FileExistsError(
-            f"{output} holds a trained model: go on with --resume, or choose another "
-            "--output"
-        )
+    resuming = not arguments.profile and begin_or_resume(
+        output,
+        arguments.resume,
+        batch_size=arguments.batch_size,
+        n_patches=arguments.n_patches,
+        seed=arguments.seed,  # that of the split too
+    )
     directory = arguments.dataset or output / "scenes"
     if arguments.download:
         download_swedish(directory)
@@ -199,13 +207,12 @@ def run(arguments, output):
         [s.path for s in data.test], [s.label for s in data.test], *sizes
     )
     initial_epoch = 0
-    if arguments.resume and model_file.exists():
+    if resuming:
         model, initial_epoch = resume_training(model_file, len(train), log)
         print(f"Going on after epoch {initial_epoch}")
     else:
         n_classes, n_patches = len(data.classes), arguments.n_patches
         model = build_model(size, view_size, n_classes, n_patches, arguments.seed)
-        log.unlink(missing_ok=True)
     if arguments.profile:
         profile(model, train, output / "profile")
         return
@@ -214,8 +221,7 @@ def run(arguments, output):
         return LEARNING_RATE * min(1.0, 4 * (1 - epoch / arguments.epochs))
 
     if initial_epoch < arguments.epochs:
-        # `loss` holds the regularizer of the attention and may be negative;
-        # `cross_entropy` is that of the classes alone.
+        print("loss = cross_entropy + regularizer of the attention, which is negative")
         model.fit(
             train,
             validation_data=test,
@@ -229,7 +235,7 @@ def run(arguments, output):
             callbacks=[
                 keras.callbacks.LearningRateScheduler(learning_rate),
                 keras.callbacks.TerminateOnNaN(),
-                keras.callbacks.CSVLogger(log, append=True),
+                keras.callbacks.CSVLogger(log, append=resuming),
                 keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
                 EpochCheckpoint(model_file),
             ],

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from attention_sampling.files import one_process, replacing
+from attention_sampling.files import keep_settings, one_process, replacing
 
 
 def test_file_is_replaced_as_a_whole(tmp_path):
@@ -80,3 +80,33 @@ def test_second_process_ends_at_once_and_a_killed_one_leaves_the_way_free(tmp_pa
         first.kill()
     with one_process(directory) as output:
         assert [path.name for path in output.iterdir()] == [".lock"]
+
+
+def test_parts_of_a_process_in_a_directory_below_are_left_alone(tmp_path):
+    with one_process(tmp_path / "runs" / "a") as inner:
+        with replacing(inner / "model.keras") as part:
+            part.write_text("whole")
+            (tmp_path / "runs" / "b").mkdir()
+            stale = tmp_path / "runs" / "b" / ".log.0123abcd.part.csv"
+            stale.write_text("half")
+            with one_process(tmp_path / "runs"):
+                assert not stale.exists()
+        assert (inner / "model.keras").read_text() == "whole"
+
+
+def test_a_missing_directory_is_named_by_the_path_of_the_user(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError) as caught,
+        replacing(tmp_path / "no" / "a.txt") as part,
+    ):
+        part.write_text("a")
+    assert caught.value.filename == str(tmp_path / "no" / "a.txt")
+
+
+def test_settings_are_kept_and_others_are_refused(tmp_path):
+    path = tmp_path / "settings.json"
+    keep_settings(path, {"seed": 0, "n_patches": 5}, resuming=True)
+    keep_settings(path, {"seed": 0, "n_patches": 5}, resuming=True)
+    with pytest.raises(ValueError, match="n_patches was 5, is 7"):
+        keep_settings(path, {"seed": 0, "n_patches": 7}, resuming=True)
+    keep_settings(path, {"seed": 1, "n_patches": 7}, resuming=False)

@@ -99,6 +99,20 @@ def test_the_same_trained_model_serves_any_budget(make):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("make", [functional, Subclassed])
+def test_a_loss_that_keras_does_not_know_leaves_it_uncompiled(make):
+    def my_loss(y, z):
+        return ops.mean((y - z) ** 2)
+
+    model = trained(make)
+    model.compile("sgd", loss=my_loss)
+    with pytest.warns(UserWarning, match="predicts, but is not compiled"):
+        top = with_sampling(model, n_patches=CELLS, prediction="top_k")
+    assert model.compiled
+    assert not top.compiled
+    assert np.isfinite(top.predict(X, verbose=0)).all()
+
+
 @pytest.mark.parametrize("make", [nested, Subclassed])
 def test_to_train_it_trains_the_functional_model_it_was_made_of(make):
     model = trained(make)

@@ -84,3 +84,9 @@ def test_goes_by_its_other_name():
     regularizer = multinomial_entropy(0.3)
     assert isinstance(regularizer, MultinomialEntropy)
     assert regularizer.strength == 0.3
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf")])
+def test_refuses_strength_that_is_not_finite(strength):
+    with pytest.raises(ValueError, match="`strength` must be a finite number"):
+        MultinomialEntropy(strength)

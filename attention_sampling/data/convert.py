@@ -14,7 +14,7 @@ from typing import Any
 
 import h5py
 
-from attention_sampling.checks import check_choice, check_count
+from attention_sampling.checks import check_choice, check_count, check_flag
 from attention_sampling.data.errors import SourceError, is_fault_of_process
 from attention_sampling.data.finished import MARK, image_key, set_aside, take_over
 from attention_sampling.data.hdf5_layout import FORMAT, FORMAT_ATTRIBUTE, IMAGES_GROUP
@@ -78,7 +78,7 @@ def convert(
     check_count("chunk", chunk, smallest=16)
     check_choice("compression", compression, COMPRESSIONS)
     check_choice("on_error", on_error, ("raise", "skip"))
-    check_choice("overwrite", overwrite, (False, True))
+    check_flag("overwrite", overwrite)
     path = Path(path).resolve()
     check_target(path, overwrite)
     settings = (FORMAT, chunk, compression)

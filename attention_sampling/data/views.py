@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attention_sampling.checks import check_choice, check_count, check_pair
+from attention_sampling.checks import check_count, check_flag, check_pair
 from attention_sampling.data.order import choose_images, image_order
 from attention_sampling.data.source import Source
 from attention_sampling.data.view_cache import view_reader
@@ -101,8 +101,8 @@ def view_dataset(
     height, width = check_pair("size", size)
     numbers = choose_images(len(source), indices, shard)
     check_count("batch_size", batch_size, smallest=1)
-    check_choice("shuffle", shuffle, (False, True))
-    check_choice("drop_remainder", drop_remainder, (False, True))
+    check_flag("shuffle", shuffle)
+    check_flag("drop_remainder", drop_remainder)
     _check_views(source, (height, width), numbers)
     if drop_remainder and len(numbers) < batch_size:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from attention_sampling.checks import check_count
 from attention_sampling.datasets.synthetic.generating import is_generated
 from attention_sampling.experiments import figures, report
 from attention_sampling.experiments.circumstances import describe_run
@@ -16,7 +17,7 @@ from attention_sampling.experiments.data import Images, load_images
 from attention_sampling.experiments.settings import add_settings, choose_settings
 from attention_sampling.experiments.tasks import TASKS
 from attention_sampling.experiments.training import MEASURES, load_model, train
-from attention_sampling.files import one_process, replacing
+from attention_sampling.files import keep_settings, one_process, replacing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         OSError: another process is at work in the output, or a file cannot be read.
     """
     settings = choose_settings(arguments)
+    check_count("runs", arguments.runs, smallest=1)
     output = arguments.output or Path(f"runs/{arguments.task}-{settings['method']}")
     with one_process(output):
         trained = any(output.glob("run-*/**/model.keras"))
@@ -72,9 +74,10 @@ def run(arguments: argparse.Namespace) -> None:
         directory = arguments.data or _generate(arguments.task, output / "data")
         images = load_images(arguments.task, directory, settings)
         settings["data"] = {"generated": is_generated(directory), **images.about}
-        if trained:
-            _check_settings(output / "settings.json", settings)
-        _write_json(output / "settings.json", settings)
+        # Without decay, a training that is done may be gone on with.
+        free = () if settings["decay"] else ("epochs",)
+        kept = {name: settings[name] for name in settings if name not in free}
+        keep_settings(output / "settings.json", kept, trained)
         height, width, _ = images.task.image_shape
         print(f"{len(images.labels)} images of {width} x {height} pixels")
         fits = []
@@ -114,22 +117,6 @@ def _generate(task: str, directory: Path) -> Path:
 
         write_tissue(directory)
     return directory
-
-
-def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse to go on with other settings than those of the runs that are there."""
-    earlier = json.loads(path.read_text("utf-8"))
-    differing = [
-        f"{name} was {earlier.get(name)}, is {value}"
-        for name, value in settings.items()
-        # Without decay, a training that is done may be gone on with.
-        if earlier.get(name) != value and (name != "epochs" or settings["decay"])
-    ]
-    if differing:
-        raise ValueError(
-            f"The runs in {path.parent} have other settings: {'; '.join(differing)}. "
-            "Resume them with their own, or choose another --output"
-        )
 
 
 def _write_metrics(

@@ -6,9 +6,12 @@ import keras
 from keras import ops
 
 from attention_sampling import backend
+from attention_sampling.checks import check_pair
 
 
-def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> Any:
+def extract_patches(
+    x_high: Any, origins: Any, patch_size: int | tuple[int, int]
+) -> Any:
     """Take windows out of full-resolution images; pixels outside are zero.
 
     Args:
@@ -16,14 +19,14 @@ def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> A
             uint16.
         origins: (batch, n_patches, 2) int tensor: row and column of each window's
             top-left pixel, in pixels. May lie outside the image.
-        patch_size: (height, width) of the windows, in pixels.
+        patch_size: height and width of the windows in pixels, one int or two.
 
     Returns:
         (batch, n_patches, patch_height, patch_width, channels) tensor of the dtype of
         ``x_high``.
 
     Raises:
-        ValueError: a batch of 2**31 pixels or more on a backend without 64-bit
+        ValueError: other shapes; a patch size that is not positive; a batch of 2**31 pixels or more on a backend without 64-bit
             integers.
 
     Example:
@@ -33,6 +36,13 @@ def extract_patches(x_high: Any, origins: Any, patch_size: tuple[int, int]) -> A
     >>> keras.ops.convert_to_numpy(patches)[0, 0, :, :, 0].tolist()
     [[11, 0], [15, 0]]
     """
+    patch_size = check_pair("patch_size", patch_size)
+    if len(x_high.shape) != 4 or len(origins.shape) != 3 or origins.shape[2] != 2:
+        raise ValueError(
+            "Expected: images (batch, height, width, channels) and origins (batch, "
+            f"n_patches, 2). Received: x_high.shape={tuple(x_high.shape)}, "
+            f"origins.shape={tuple(origins.shape)}"
+        )
     batch, height, width, channels = ops.shape(x_high)
     origins = ops.cast(origins, "int32")
     rows = origins[..., 0, None] + ops.arange(patch_size[0], dtype="int32")

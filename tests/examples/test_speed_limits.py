@@ -105,6 +105,10 @@ def test_trains_and_goes_on(scenes, tmp_path):
     assert "\n" not in errors
     assert (output / "model.keras").read_bytes() == model
 
+    code, printed, errors = run(tmp_path, *options, "--n-patches", 3, "--resume")
+    assert (code, printed) == (1, "")
+    assert "other settings: n_patches was 5, is 3. Resume it with its own" in errors
+
     for path in pictures:
         path.unlink()
     code, printed, errors = run(tmp_path, *options, "--epochs", 2, "--resume")
@@ -117,12 +121,15 @@ def test_trains_and_goes_on(scenes, tmp_path):
 
 
 @pytest.mark.slow
-def test_profile(scenes, tmp_path):
+def test_profile_leaves_a_training_as_it_is(scenes, tmp_path):
+    output = tmp_path / "runs" / "speed_limits"
+    output.mkdir(parents=True)
+    (output / "log.csv").write_text("epoch\n0\n")
     code, printed, errors = run(tmp_path, "--dataset", scenes, "--profile")
     assert (code, errors) == (0, "")
+    assert read_log(output) == [0]
     line = r"A training step on [CG]PU:0: \d+ ms, peak [1-9]\d* MiB\n"
     assert re.search(line, printed)
-    output = tmp_path / "runs" / "speed_limits"
     assert len(list(output.glob("profile/train/plugins/profile/*/*.xplane.pb"))) == 1
     assert not (output / "model.keras").exists()
 

@@ -102,3 +102,21 @@ def test_patches_of_images_of_unknown_size(rng):
     for i, origin in enumerate([(-1, 2), (3, 3)]):
         expected = reference.window(images[i], origin, (3, 4))
         np.testing.assert_array_equal(patches[i, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("origins", "patch_size", "message"),
+    [
+        (np.zeros((2, 2)), 8, r"origins \(batch, n_patches, 2\)"),
+        (np.zeros((1, 2, 3)), 8, r"origins\.shape=\(1, 2, 3\)"),
+        (np.zeros((1, 2, 2)), 0, "`patch_size` must be a positive int"),
+    ],
+)
+def test_refuses_other_shapes(origins, patch_size, message):
+    with pytest.raises(ValueError, match=message):
+        extract_patches(ops.ones((1, 9, 9, 1)), ops.array(origins), patch_size)
+
+
+def test_takes_one_int_for_square_patches():
+    patches = extract_patches(ops.ones((1, 9, 9, 3)), ops.array([[[0, 0]]]), 4)
+    assert tuple(patches.shape) == (1, 1, 4, 4, 3)
