@@ -228,14 +228,20 @@ def _copy_subclassed(model: Any, n_patches: Any, prediction: Any) -> Any:
         if not isinstance(old.source, dict | None):
             layer.sample_patches.extract_patches.set_source(old.source)
 
-    def symbolic(shape: Any) -> keras.KerasTensor:
-        # Of one axis alone is which image of a source it is.
-        return keras.KerasTensor(shape, "int32" if len(shape) == 1 else None)
-
-    copy(keras.tree.map_shape_structure(symbolic, shapes))
+    copy(_symbolic(shapes))  # which builds it
     copy.set_weights(model.get_weights())
     _compile_alike(copy, model)
     return copy
+
+
+def _symbolic(shapes: Any) -> Any:
+    """Return symbolic tensors of one image, for a shape or a list or dict of them."""
+    if isinstance(shapes, dict):
+        return {name: _symbolic(shape) for name, shape in shapes.items()}
+    if shapes and isinstance(shapes[0], list | tuple):
+        return [_symbolic(shape) for shape in shapes]
+    # Of one axis alone is which image of a source it is.
+    return keras.KerasTensor((1, *shapes[1:]), "int32" if len(shapes) == 1 else None)
 
 
 def set_source(model: keras.Model, source: Any) -> None:

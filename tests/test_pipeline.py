@@ -170,10 +170,15 @@ class Wrapper(keras.Layer):
     def __init__(self):
         super().__init__()
         self.sample = layer_of()
-        self.supports_jit = False
+
+    def build(self, input_shape):
+        self.sample.build(input_shape)
 
     def call(self, inputs):
         return self.sample(inputs)[0]
+
+    def compute_output_shape(self, input_shape):
+        return self.sample.compute_output_shape(input_shape)[0]
 
 
 def test_refuses_what_it_cannot_copy():
