@@ -19,8 +19,6 @@ import json
 import os
 import sys
 
-os.environ["KERAS_BACKEND"] = "numpy"  # to download, Keras needs no other
-
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 from attention_sampling.datasets.megapixel_mnist_files import write_megapixel_mnist
 from attention_sampling.datasets.mnist import read_mnist
@@ -61,8 +59,13 @@ def load_digits(directory):
     """Return ``(digits, labels)`` of the training digits and of the test digits."""
     if directory is not None:
         return [read_mnist(directory, split) for split in ("train", "test")]
-    import keras
-
+    # TensorFlow logs while it is imported.
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras
+    finally:
+        os.dup2(terminal, 2)
     try:
         return keras.datasets.mnist.load_data()
     except Exception as error:  # of no other type where there is no network

@@ -165,9 +165,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 
 def test_digits_are_downloaded_by_keras(monkeypatch):
-    monkeypatch.setenv(
-        "KERAS_BACKEND", ""
-    )  # which the script sets, put back in the end
     spec = importlib.util.spec_from_file_location("make_mnist_example", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
