@@ -88,7 +88,7 @@ def test_version_has_three_numbers():
 LOADS_A_MODEL = """
 import sys
 # Keras does without them, as after a plain installation.
-names = ("matplotlib", "pandas", "skimage", "tensorflow", "tqdm")
+names = ("matplotlib", "pandas", "skimage", "tqdm")
 sys.modules |= dict.fromkeys(names)
 import {first}
 import {second}
