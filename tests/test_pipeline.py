@@ -75,7 +75,15 @@ def sampling_layer(model):
     return layer
 
 
-@pytest.mark.parametrize("make", [functional, nested, sequential, Subclassed])
+@pytest.mark.parametrize(
+    "make",
+    [
+        functional,
+        Subclassed,
+        pytest.param(nested, marks=pytest.mark.slow),
+        pytest.param(sequential, marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_trained_model_serves_any_budget(make):
     model = trained(make)
     weights = model.get_weights()

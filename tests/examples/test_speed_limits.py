@@ -134,6 +134,7 @@ def test_profile_leaves_a_training_as_it_is(scenes, tmp_path):
     assert not (output / "model.keras").exists()
 
 
+@pytest.mark.slow
 def test_second_process_on_one_output(scenes, tmp_path):
     with one_process(tmp_path / "taken"):
         code, printed, errors = run(tmp_path, "--output", "taken")
@@ -141,6 +142,7 @@ def test_second_process_on_one_output(scenes, tmp_path):
     assert re.fullmatch("error: Another process is at work in taken.*", errors)
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line(tmp_path):
     code, printed, errors = run(tmp_path, "--dataset", "nowhere")
     assert (code, printed) == (1, "")
