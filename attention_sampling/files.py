@@ -112,14 +112,14 @@ def keep_settings(path: Path, settings: Mapping[str, Any], resuming: bool) -> No
     Args:
         path: JSON file of the settings.
         settings: what may not change, of types that JSON has.
-        resuming: compare with those in the file, if it is there, before it is replaced.
+        resuming: compare with those in the file, if it is there, and write nothing.
 
     Raises:
         ValueError: other settings.
         OSError: the file cannot be read or written.
     """
-    if resuming and path.exists():
-        earlier = json.loads(path.read_text("utf-8"))
+    if resuming:
+        earlier = json.loads(path.read_text("utf-8")) if path.exists() else settings
         differing = [
             f"{name} was {earlier.get(name)}, is {value}"
             for name, value in settings.items()
@@ -131,6 +131,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], resuming: bool) -> No
                 f"{'; '.join(differing)}. Resume it with its own, or choose another "
                 "output"
             )
+        return
     with replacing(path) as part:
         part.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 

@@ -106,6 +106,8 @@ def test_a_missing_directory_is_named_by_the_path_of_the_user(tmp_path):
 def test_settings_are_kept_and_others_are_refused(tmp_path):
     path = tmp_path / "settings.json"
     keep_settings(path, {"seed": 0, "n_patches": 5}, resuming=True)
+    assert not path.exists()
+    keep_settings(path, {"seed": 0, "n_patches": 5}, resuming=False)
     keep_settings(path, {"seed": 0, "n_patches": 5}, resuming=True)
     with pytest.raises(ValueError, match="n_patches was 5, is 7"):
         keep_settings(path, {"seed": 0, "n_patches": 7}, resuming=True)
