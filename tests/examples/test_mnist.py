@@ -22,7 +22,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist.py"
-MADE = ["log.csv", "model.keras", "pictures", "tensorboard"]
+MADE = ["log.csv", "model.keras", "pictures", "settings.json", "tensorboard"]
 
 
 @pytest.fixture(scope="module")

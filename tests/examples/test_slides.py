@@ -122,7 +122,7 @@ def test_a_second_process_ends_at_once(slides, tmp_path, option):
     assert (code, printed) == (1, "")
     assert errors.startswith(f"error: Another process is at work in {tmp_path}")
     assert errors.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock", "settings.json"}
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_interrupted_while_slides_are_generated_and_resumed(tmp_path):
     assert code == 1
     assert "interrupted" in errors
     assert "Traceback" not in errors
-    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock", "settings.json"}
     code, printed, errors = run(
         f"--output={tmp_path}", "--resume", "--epochs=1", timeout=900
     )
