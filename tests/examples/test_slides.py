@@ -122,7 +122,7 @@ def test_a_second_process_ends_at_once(slides, tmp_path, option):
     assert (code, printed) == (1, "")
     assert errors.startswith(f"error: Another process is at work in {tmp_path}")
     assert errors.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {".lock", "settings.json"}
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
 
 
 @pytest.mark.slow
