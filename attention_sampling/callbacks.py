@@ -178,7 +178,7 @@ def resume_training(
         The compiled model, and the ``initial_epoch`` to tell ``fit``.
 
     Raises:
-        ValueError: a damaged file; a model that was saved without its optimizer, or not
+        ValueError: ``steps_per_epoch`` not positive; a damaged file; a model that was saved without its optimizer, or not
             at the end of an epoch of that length, so that it was trained with other data
             or another batch size.
         OSError: a file that cannot be read or written.
@@ -194,6 +194,7 @@ def resume_training(
     >>> initial_epoch
     3
     """
+    check_count("steps_per_epoch", steps_per_epoch, smallest=1)
     check_model_file(path)
     model = keras.saving.load_model(path)
     epochs = _finished_epochs(model, steps_per_epoch)

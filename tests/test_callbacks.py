@@ -391,3 +391,10 @@ def test_what_is_no_model_file_is_named(model, tmp_path):
         file.writestr("photographs.txt", "none")
     with pytest.raises(ValueError, match=r"no item named .config\.json"):
         check_model_file(path)
+
+
+def test_an_epoch_has_a_step_at_least(tmp_path):
+    with pytest.raises(
+        ValueError, match="`steps_per_epoch` must be an int of at least 1"
+    ):
+        resume_training(tmp_path / "model.keras", steps_per_epoch=0)

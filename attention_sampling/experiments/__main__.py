@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, ValueError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        print("\ninterrupted; --resume goes on after the last epoch", file=sys.stderr)
+        remedy = "; --resume goes on after the last epoch"
+        is_run = arguments.command == "run"
+        print(f"\ninterrupted{remedy if is_run else ''}", file=sys.stderr)
         sys.exit(130)
 
 
