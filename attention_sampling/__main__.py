@@ -4,7 +4,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ImportError, OSError, TypeError, ValueError) as error:
         unreadable = isinstance(error, SourceError)
-        if (
-            isinstance(error, OSError)
-            and not unreadable
-            and parsed.command != "convert"
-        ):
+        of_system = isinstance(error, OSError) and not unreadable
+        if of_system and parsed.command != "convert":
             raise  # the output cannot be written
         print(f"error: {in_options(error)}", file=sys.stderr)
         broken = unreadable and not is_fault_of_process(error)
@@ -84,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
             "files",
             nargs="+",
             metavar="FILE",
-            help="files, directories, or patterns in quotation marks",
+            help="files; or directories, or patterns in quotation marks, for the images in them",
         )
         command.add_argument(
             "--dataset", metavar="NAME", help="dataset of an HDF5 file that has several"
@@ -93,12 +90,14 @@ def _parser() -> argparse.ArgumentParser:
         "--all", action="store_true", help="read every pixel of every level"
     )
     check.add_argument(
-        "--threads", type=_positive, help="files to read at once (default: processors)"
+        "--threads",
+        type=_at_least(1),
+        help="files to read at once (default: processors)",
     )
     convert.add_argument("output", metavar="OUT.h5", help="file to write")
     convert.add_argument(
         "--chunk",
-        type=int,
+        type=_at_least(16),
         default=256,
         metavar="PIXELS",
         help="height and width of the tiles (default: %(default)s)",
@@ -131,14 +130,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_info(parsed: argparse.Namespace) -> int:
     from attention_sampling.data.check import print_info
-    from attention_sampling.data.paths import find_files
+    from attention_sampling.data.opening import find_files
 
     return 0 if print_info(find_files(parsed.files), **_keywords(parsed)) else 1
 
 
 def _run_check(parsed: argparse.Namespace) -> int:
     from attention_sampling.data.check import check_files
-    from attention_sampling.data.paths import find_files
+    from attention_sampling.data.opening import find_files
 
     files = find_files(parsed.files)
     whole = check_files(files, parsed.all, parsed.threads, **_keywords(parsed))
@@ -181,11 +180,17 @@ def _keywords(parsed: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+def _at_least(smallest: int) -> Callable[[str], int]:
+    """Return what argparse calls to read an integer."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(
+                f"must be an integer of at least {smallest}. Received: {text}"
+            )
+        return int(text)
+
+    return read
 
 
 def _run_program() -> int:

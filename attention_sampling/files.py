@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and one process at a time in a directory."""
+"""Files and directories that appear whole or not at all, and one process at a time."""
 
 import contextlib
 import json
@@ -17,19 +17,20 @@ _PARTS = ".*." + 8 * "[0-9a-f]" + ".part*"
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Name a file to write in place of another, and put it there when it is whole.
+    """Name a file or directory to write, and move it to its path when it is whole.
 
-    Where writing fails, what was there before stays, and nothing else. Two writers of one
-    path have a file each; the last to end wins.
+    If writing fails, nothing is left of it, and a file that was at the path stays. Two
+    writers of one path each write a file of their own; the last to end wins. A directory
+    replaces none but an empty one.
 
     Args:
-        path: file to write or to replace.
+        path: file to write or to replace, or directory to make.
 
     Yields:
-        Path of a file in the same directory, with the same suffix, to write.
+        Path of a file or directory beside it, with the same suffix, to write or to make.
 
     Raises:
-        OSError: it cannot be written; names the file.
+        OSError: it cannot be written; names the file or directory.
 
     Example:
 
@@ -44,21 +45,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield part
+        if part.is_dir() and path.is_dir():
+            path.rmdir()  # empty; not every system renames over it
         os.replace(part, path)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(part)):
             error.filename = str(path)  # a full disk, where writing ends, names no file
         raise
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
 
 
 @contextlib.contextmanager
 def one_process(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """Keep other processes out of a directory, and make it if it is not there.
 
-    Take it once, before anything in the directory is read or written. Files that a killed
-    process left half-written by ``replacing`` are removed, and directories named likewise.
+    Take it once, before anything in the directory is read or written. What a killed process
+    left half-written by ``replacing`` is removed.
 
     Args:
         directory: where this process will write.
@@ -97,13 +100,17 @@ def one_process(directory: str | os.PathLike[str]) -> Iterator[Path]:
 def _clear_parts(directory: Path) -> None:
     """Remove left-over parts, but for those in directories with a lock of their own."""
     for part in directory.glob(_PARTS):
-        if part.is_dir():  # of generated data
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
+        _remove(part)
     for child in directory.iterdir():
         if child.is_dir() and not child.is_symlink() and not (child / ".lock").exists():
             _clear_parts(child)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def keep_settings(path: Path, settings: Mapping[str, Any], resuming: bool) -> None:
@@ -134,46 +141,3 @@ def keep_settings(path: Path, settings: Mapping[str, Any], resuming: bool) -> No
         return
     with replacing(path) as part:
         part.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-
-
-@contextlib.contextmanager
-def open_to_write(part: Path, path: Path) -> Iterator[Any]:
-    """Open a new HDF5 file, and close it also where the disk is full.
-
-    Args:
-        part: where to write.
-        path: what to call the file in errors.
-
-    Yields:
-        ``h5py.File``, open for writing.
-
-    Raises:
-        OSError: it cannot be written.
-        KeyboardInterrupt: the user stops it.
-    """
-    import h5py
-
-    file = None
-    try:
-        # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
-        file = h5py.File(part, "x", rdcc_nbytes=0)
-        yield file
-        file.close()
-    except BaseException as error:
-        if file is not None:
-            # Closing writes: give it room. An HDF5 file that could not be closed keeps
-            # its space on the disk until the process ends.
-            with contextlib.suppress(OSError):
-                os.truncate(part, 0)
-            with contextlib.suppress(OSError, RuntimeError):
-                file.close()
-        # h5py raises something else after an interrupt in one of its callbacks.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        # HDF5 raises either when it cannot write.
-        if not isinstance(error, OSError | RuntimeError):
-            raise
-        raise OSError(
-            f"The file cannot be written ({error}). Make room on the disk, or write "
-            f"elsewhere. Received: {str(path)!r}"
-        ) from error

@@ -45,6 +45,28 @@ def test_full_disk_is_said_of_the_file(tmp_path):
         fail_to_replace(tmp_path / "a.txt", OSError(errno.EFBIG, "File too large"))
 
 
+def make(directory):
+    directory.mkdir()
+    (directory / "a.txt").write_text("whole")
+
+
+def test_directory_appears_as_a_whole(tmp_path):
+    path = tmp_path / "data"
+    for _ in range(2):
+        with replacing(path) as part:
+            make(part)
+            assert not (path / "a.txt").exists()
+        assert (path / "a.txt").read_text() == "whole"
+        assert list(tmp_path.iterdir()) == [path]
+        (path / "a.txt").unlink()  # an empty one is replaced
+    make_again = replacing(path)
+    (path / "mine.txt").touch()
+    with pytest.raises(OSError, match="not empty"), make_again as part:
+        make(part)
+    assert [file.name for file in path.iterdir()] == ["mine.txt"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_two_writers_do_not_share_a_part(tmp_path):
     path = tmp_path / "a.txt"
     with replacing(path) as first, replacing(path) as second:

@@ -1,4 +1,4 @@
-"""What was opened or decoded last, kept for the next reading, up to a limit."""
+"""A cache of open files and decoded images: the least recently used one goes first."""
 
 import threading
 from collections import OrderedDict
@@ -7,12 +7,12 @@ from typing import Any
 
 
 class Cache:
-    """Keep what was used last, and let go of what was not used for longest.
+    """Keep the values that were used last; when there are too many, drop the oldest.
 
-    ``make`` gives what belongs to a key; threads that ask for one key wait for the one that
-    makes it, and where it fails, the next one to ask tries anew. ``limit`` is the sum of the
-    costs of what is kept; what was made last is always kept. What leaves closes itself when
-    nobody holds it any more, so that a thread may go on with what it has.
+    ``make`` makes the value of a key. Threads that want the same key wait while one of them
+    makes it; if that fails, the next one tries again. ``limit`` is the largest sum of costs;
+    the newest value is kept even if it costs more alone. A dropped value is not closed here:
+    a thread that still uses it may go on, and it closes itself when nothing refers to it.
     """
 
     def __init__(
@@ -23,12 +23,12 @@ class Cache:
     ) -> None:
         self._make, self._limit, self._cost = make, limit, cost
         self._lock = threading.Lock()
-        # From what was used least lately to what was used last.
+        # The least recently used first.
         self._entries: OrderedDict[Any, _Entry] = OrderedDict()
         self._total = 0
 
     def get(self, key: Any) -> Any:
-        """Return what belongs to a key, made first where needed."""
+        """Return the value of a key; make it if it is not kept."""
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
@@ -43,12 +43,12 @@ class Cache:
         return entry.kept
 
     def drop(self, key: Any) -> None:
-        """Forget what belongs to a key. The next one to ask for it makes it anew."""
+        """Drop the value of a key."""
         self._remove(key, self._entries.get(key))
 
     def clear(self) -> None:
-        """Forget everything."""
-        leaving = self._entries  # let go of outside of the lock: closing takes time
+        """Drop all values."""
+        leaving = self._entries  # dropped after the lock is free: closing takes time
         with self._lock:
             self._entries, self._total = OrderedDict(), 0
         del leaving
@@ -58,7 +58,7 @@ class Cache:
 
     def _add(self, key: Any, entry: "_Entry", kept: Any) -> None:
         entry.cost = self._cost(kept)
-        leaving = []  # let go of outside of the lock: closing takes time
+        leaving = []  # dropped after the lock is free: closing takes time
         with self._lock:
             entry.kept, entry.is_made = kept, True
             if self._entries.get(key) is entry:  # not dropped meanwhile
@@ -77,7 +77,7 @@ class Cache:
 
 
 class _Entry:
-    """What is kept, or is just being made."""
+    """A value that is kept or is being made."""
 
     def __init__(self) -> None:
         self.making = threading.Lock()

@@ -1,5 +1,6 @@
 """What is in image files, and whether they can be read."""
 
+import contextlib
 import functools
 import os
 import sys
@@ -9,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from attention_sampling.data.errors import SourceError, in_options, is_fault_of_process
-from attention_sampling.data.files import FileSource
+from attention_sampling.data.files import FileSource, Paths
 from attention_sampling.data.opening import open_source
-from attention_sampling.data.paths import Paths
 from attention_sampling.data.source import Size, Source
 
 _HEADER = ("file", "height x width", "channels", "dtype", "levels", "tiles", "read by")
@@ -22,15 +22,23 @@ _WINDOWS = 5
 
 
 def open_any_size(paths: Paths, **keywords: Any) -> FileSource:
-    """Open files for what goes through the images one by one, however large they are.
+    """Open files for a command, which reads one image after the other, however large.
 
     `open_source` refuses large images that have to be decoded as a whole, as reading
     windows of several in turn would decode them again and again.
+
+    Raises:
+        ValueError: an option that is not for these files.
     """
-    try:
+    with contextlib.suppress(TypeError):  # these files are not decoded as a whole
         return open_source(paths, cache_bytes=None, **keywords)
-    except TypeError:  # the files are of a kind that is not decoded as a whole
+    try:
         return open_source(paths, **keywords)
+    except TypeError as error:
+        raise ValueError(
+            "--dataset is for HDF5 files, --channels for photographs: JPEG, PNG and "
+            f"others that are decoded as a whole. Received: {paths}"
+        ) from error
 
 
 def print_info(paths: Sequence[str], **keywords: Any) -> bool:

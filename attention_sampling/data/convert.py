@@ -13,14 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from attention_sampling.checks import check_choice, check_count, check_flag
+from attention_sampling.data.area import level_sizes
 from attention_sampling.data.errors import SourceError, is_fault_of_process
-from attention_sampling.data.finished import MARK, image_key, set_aside, take_over
 from attention_sampling.data.hdf5_layout import FORMAT, FORMAT_ATTRIBUTE, IMAGES_GROUP
-from attention_sampling.data.hdf5_writer import COMPRESSIONS, ImageWriter, raw_bytes
-from attention_sampling.data.source import Source
+from attention_sampling.data.hdf5_writer import (
+    COMPRESSIONS,
+    ImageWriter,
+    open_to_write,
+    raw_bytes,
+)
+from attention_sampling.data.source import Size, Source
 from attention_sampling.files import one_process
+
+# Attribute of a finished image, in unfinished files alone.
+_MARK = "fingerprint"
+# What h5py raises about a file that is not whole.
+_BROKEN = (OSError, RuntimeError, KeyError, ValueError, AttributeError)
 
 
 def convert(
@@ -85,13 +96,13 @@ def convert(
     marks = [_mark(source.fingerprint(index), settings) for index in range(len(source))]
     with _directory_beside(path) as directory:
         part, old = directory / "part.h5", directory / "old.h5"
-        set_aside(part, old)
+        _set_aside(part, old)
         with (
             _progress_bar(source, path, progress) as advance,
-            _open_to_write(part, path) as file,
+            open_to_write(part, path, keep=_has_finished) as file,
         ):
             images = file.create_group(IMAGES_GROUP)
-            take_over(
+            _take_over(
                 old, images, source, marks, lambda n: advance(raw_bytes(source, n))
             )
             file.flush()
@@ -153,45 +164,66 @@ def _directory_beside(path: Path) -> Iterator[Path]:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _open_to_write(part: Path, path: Path) -> Iterator[h5py.File]:
-    """Open a new file, which stays after an error if it holds a finished image."""
-    # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
-    file = h5py.File(part, "w", rdcc_nbytes=0)
-    try:
-        yield file
-        file.close()
-    except BaseException as error:
-        # h5py raises something else after an interrupt in one of its callbacks.
-        stopped = isinstance(error.__context__, KeyboardInterrupt)
-        cannot_write = isinstance(error, OSError | RuntimeError) and not (
-            stopped or isinstance(error, SourceError)
-        )
-        if not _keep_finished(file, cannot_write):
-            # Closing writes: give it room. An HDF5 file that could not be closed keeps its
-            # space on the disk until the process ends.
-            os.truncate(part, 0)
-            with contextlib.suppress(OSError, RuntimeError):
-                file.close()
-            part.unlink(missing_ok=True)
-        if stopped:
-            raise KeyboardInterrupt from error
-        if not cannot_write:
-            raise
-        raise OSError(
-            f"The file cannot be written ({error}). Make room on the disk, or write "
-            f"elsewhere. Received: {str(path)!r}"
-        ) from error
+def _has_finished(file: h5py.File) -> bool:
+    """Tell whether another conversion can go on from a file."""
+    return any(_MARK in image.attrs for image in file[IMAGES_GROUP].values())
 
 
-def _keep_finished(file: h5py.File, cannot_write: bool) -> bool:
-    """Close a file, if another conversion can go on from it."""
-    with contextlib.suppress(OSError, RuntimeError, KeyError):
-        images = file[IMAGES_GROUP].values()
-        if not cannot_write and any(MARK in image.attrs for image in images):
-            file.close()
-            return True
-    return False
+def _set_aside(part: Path, old: Path) -> None:
+    """Keep the file that a stopped conversion was writing, under another name.
+
+    Where there is an older one, that conversion was stopped while it took it over: the
+    older one has all that was finished.
+    """
+    if old.exists():
+        part.unlink(missing_ok=True)
+    elif part.exists():
+        os.replace(part, old)
+
+
+def _take_over(
+    old: Path,
+    images: h5py.Group,
+    source: Source,
+    marks: Sequence[str | None],
+    advance: Callable[[int], object],
+) -> None:
+    """Copy from an unfinished file what is wanted and whole.
+
+    The file itself is never written on: a kill may have left it inconsistent. What is copied
+    out of it is read whole, which gzip checks.
+    """
+    with contextlib.suppress(*_BROKEN), h5py.File(old, "r") as file:
+        found = {}
+        for image in file["images"].values():
+            with contextlib.suppress(*_BROKEN):
+                found[image.attrs[_MARK]] = image
+        for index, mark in enumerate(marks):
+            if mark is not None and mark in found:
+                key = _image_key(index)
+                try:
+                    images.copy(found[mark], key)
+                    _check_whole(images[key], level_sizes(source.levels(index)[0]))
+                    advance(index)
+                except _BROKEN:
+                    if key in images:
+                        del images[key]
+
+
+def _image_key(index: int) -> str:
+    """Return the name of the group of an image."""
+    return f"{index:06d}"
+
+
+def _check_whole(image: h5py.Group, sizes: Sequence[Size]) -> None:
+    """Read an image, and refuse one of which something is missing."""
+    for number, size in enumerate(sizes):
+        level = image[str(number)]
+        chunks = np.prod(-(-np.array(level.shape) // level.chunks))
+        if level.shape[:2] != size or level.id.get_num_chunks() != chunks:
+            raise OSError(f"level {number} is not whole")
+        for window in level.iter_chunks():
+            level[window]
 
 
 def _write_images(
@@ -204,7 +236,7 @@ def _write_images(
     """Write the images that are not there yet; return (name, reason) of those left out."""
     skipped = []
     for index, mark in enumerate(marks):
-        key = image_key(index)
+        key = _image_key(index)
         if key in images:
             continue
         try:
@@ -216,7 +248,7 @@ def _write_images(
             skipped.append((source.names[index], str(error)))
             continue
         if mark is not None:
-            images[key].attrs[MARK] = mark
+            images[key].attrs[_MARK] = mark
             images.file.flush()  # from here on a kill does not lose it
     if not len(images):
         raise SourceError(
@@ -231,12 +263,12 @@ def _finish(file: h5py.File, source: Source) -> None:
     names = _shorten(source.names)
     for position, key in enumerate(sorted(images)):
         image = images[key]
-        image.attrs.pop(MARK, None)
+        image.attrs.pop(_MARK, None)
         # File names need not be Unicode, what HDF5 stores does.
         name = names[int(key)].encode(errors="backslashreplace").decode()
         image.attrs["name"] = name
-        if key != image_key(position):
-            images.move(key, image_key(position))
+        if key != _image_key(position):
+            images.move(key, _image_key(position))
     file.attrs[FORMAT_ATTRIBUTE] = FORMAT
 
 

@@ -1,7 +1,6 @@
 """Describe and decode image files that are small enough to be decoded as a whole."""
 
 import importlib
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.errors import SourceError
+from attention_sampling.data.errors import SourceError, import_library
 from attention_sampling.data.jpeg import decode_jpeg, describe_jpeg
-from attention_sampling.data.libraries import import_library
 from attention_sampling.data.tiff import TiffSource, is_tiff
 
 # (height, width, channels) and the name of the dtype.
@@ -92,7 +90,7 @@ def decode_image(path: str) -> npt.NDArray[Any]:
         mode, channels, dtype = _find_mode(header, image_format)
         size = header.height, header.width, channels
         if image_format == "PNG":
-            _check_png(Path(path).read_bytes())
+            _check_png(path)
         if _is_deep_colour(header, image_format):
             imagecodecs = import_library("imagecodecs")
             pixels = imagecodecs.png_decode(Path(path).read_bytes())
@@ -196,19 +194,13 @@ def _check_precision(path: str) -> None:
         )
 
 
-def _check_png(data: bytes) -> None:
+def _check_png(path: str) -> None:
     """Refuse a PNG with a wrong checksum: Pillow decodes its pixels without a look."""
-    position, kind = 8, b""  # behind the signature
-    while kind != b"IEND":
-        length = int.from_bytes(data[position : position + 4], "big")
-        kind = data[position + 4 : position + 8]
-        end = position + 8 + length
-        if end + 4 > len(data):
-            raise OSError("the PNG is cut off, or the length of a part is wrong")
-        checksum = zlib.crc32(memoryview(data)[position + 4 : end])
-        if checksum != int.from_bytes(data[end : end + 4], "big"):
-            raise OSError(f"the PNG is damaged: a {kind!r} part has a wrong checksum")
-        position = end + 4
+    try:
+        with _open_header(path, "PNG") as header:
+            header.verify()
+    except (OSError, SyntaxError) as error:
+        raise OSError(f"the PNG is cut off or damaged: {error}") from error
 
 
 def _read_tiff(path: str, pixels: bool = False) -> tuple[Description, Any]:

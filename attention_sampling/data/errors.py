@@ -1,16 +1,19 @@
-"""What is said about pixels that cannot be read, and what is to blame."""
+"""Errors of reading images, in words that name the file and the remedy."""
 
 import errno
+import importlib
+from types import ModuleType
 
-# What the operating system says where the process may hold no more.
+# The process may open no more files, or has no memory left: no file is broken.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
-# What a remedy calls an argument of Python -> what the commands call it.
+# An argument in Python -> the same option of a command.
 _OPTIONS = {
     'on_error="skip"': "--on-error skip",
     "overwrite=True": "--overwrite",
     "`dataset`": "--dataset",
     "channels=3": "--channels 3",
+    "Open the source with a lower max_open, or raise": "Raise",
 }
 
 
@@ -19,7 +22,7 @@ class SourceError(OSError):
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what an error says, and its kind where it says too little."""
+    """Return the text of an error, with its type where the text alone is unclear."""
     text = str(error)
     if "too many open files" in text.lower():
         text += ". Open the source with a lower max_open, or raise `ulimit -n`"
@@ -29,20 +32,43 @@ def describe_error(error: BaseException) -> str:
 
 
 def is_fault_of_process(error: BaseException | None) -> bool:
-    """Return whether the process lacked files or memory, so that no file is to blame."""
+    """Tell whether the process ran out of open files or memory: no file is broken."""
     while error is not None:
         number = getattr(error, "errno", None)
         if isinstance(error, MemoryError) or number in _SHORTAGES:
             return True
-        if "too many open files" in str(error).lower():  # libraries that keep the text
+        if "too many open files" in str(error).lower():  # of a library, without errno
             return True
         error = error.__cause__
     return False
 
 
 def in_options(error: BaseException) -> str:
-    """Return what an error says, in the words of the command line."""
+    """Return the text of an error, with options of a command for arguments in Python."""
     text = str(error)
     for argument, option in _OPTIONS.items():
         text = text.replace(argument, option)
     return text
+
+
+def import_library(module: str) -> ModuleType:
+    """Import a library of the extra ``slides``.
+
+    Args:
+        module: name of the module, such as ``"openslide"``.
+
+    Raises:
+        ImportError: it is not installed; the message names the extra.
+
+    Example:
+
+    >>> import_library("json").__name__
+    'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module} is missing ({error}). Install it by: pip install "
+            "'keras-attention-sampling[slides]'"
+        ) from error

@@ -20,14 +20,15 @@ from attention_sampling.data.errors import (
     describe_error,
     is_fault_of_process,
 )
-from attention_sampling.data.paths import Paths
 from attention_sampling.data.source import Size, Source
 
-# What changes when a file is written again or replaced.
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+# Number, size and time of a file: another where it was written again or replaced.
 _Signature = tuple[int, int, int]
 
-# What a parent process had open: neither used nor closed in its forks, as threads that
-# stayed behind may hold its locks.
+# Files that were open when the process was forked: the child neither reads nor closes
+# them, as a thread of the parent may have held their locks.
 _left_behind: list[Cache] = []
 
 
@@ -35,19 +36,19 @@ _left_behind: list[Cache] = []
 class Image:
     """One image in a file."""
 
-    key: str | int | None  # what tells it from others of the file; None of a single one
+    key: str | int | None  # tells it from the others of its file; None of a single one
     levels: tuple[Size, ...]
     blocks: tuple[Size, ...]  # (height, width) of the tiles or chunks of each level
     channels: int
     dtype: str
-    name: str | None = None  # if the file tells it
+    name: str | None = None  # if the file gives one
 
 
 class OpenFile(abc.ABC):
-    """A file that is open, as a format sees it: it closes itself when nobody holds it."""
+    """An open file of a format. It is closed when nothing refers to it any more."""
 
-    images: Sequence[Image] = ()  # what is in it
-    cost = 1  # what it counts of the limit of its source
+    images: Sequence[Image] = ()  # all that it holds
+    cost = 1  # counted towards the limit of its source: one file, or bytes
 
     @abc.abstractmethod
     def read(
@@ -77,17 +78,17 @@ class _Stored:
 class FileSource(Source):
     """A source over files, each of one or several images.
 
-    Every file is opened once at the beginning, to learn what is in it and to refuse what
-    is broken, or has another channel count or dtype than most. After that, files are opened
-    when they are read, and at most ``max_open`` of them are kept open. One that is replaced,
-    changed or removed is then refused. ``paths`` holds the file of each image.
+    At the start every file is opened once. A broken file, or one with another channel count
+    or dtype than most, is refused. Later a file is opened when a window of it is read, and at
+    most ``max_open`` files stay open. A file that was changed, replaced or removed since the
+    start is refused. ``paths`` holds the file of each image.
 
-    A format of files derives from it and writes ``open_file`` and ``recognizes``.
+    A format derives from this class and writes ``open_file`` and ``recognizes``.
     """
 
     # Windows to read at once where the user says nothing.
     default_threads = min(8, 2 * (os.cpu_count() or 1))
-    # What an error adds about an image that does not fit the others.
+    # Added to the error about an image with another channel count than the others.
     misfit_remedy = ""
 
     def __init__(
@@ -127,7 +128,7 @@ class FileSource(Source):
 
     @abc.abstractmethod
     def open_file(self, path: str) -> OpenFile:
-        """Open a file, or say what is wrong with it."""
+        """Open a file, or raise an error that says what is wrong with it."""
 
     def inspect(self, path: str) -> Sequence[Image]:
         """Return the images of a file. Override it where that takes less than opening."""
@@ -138,7 +139,7 @@ class FileSource(Source):
             opened.close()
 
     def limit(self, images: Sequence[Image]) -> int:
-        """Return what the costs of the files kept open may sum up to."""
+        """Return the largest sum of costs of the files that stay open."""
         return self.max_open
 
     # What a source is
@@ -150,14 +151,14 @@ class FileSource(Source):
     def read(
         self, index: int, level: int, origin: Size, size: Size
     ) -> npt.NDArray[Any]:
-        """Return a window of an image whose file is as it was."""
+        """Return a window of an image, unless its file was changed since the start."""
         stored = self._images[index]
         self._check_unchanged(stored)
         opened = self.cache.get(stored.path)
         return opened.read(stored.image, level, origin, size)
 
     def close(self) -> None:
-        """Close all files, each as soon as nobody reads it. Reading opens them again."""
+        """Close all files, each after the last reading of it. Reading opens them again."""
         self.cache.clear()
 
     def block(self, index: int, level: int) -> Size:
@@ -165,12 +166,12 @@ class FileSource(Source):
         return self._images[index].image.blocks[level]
 
     def where(self, index: int) -> str:
-        """Return the path of an image, and what of the file it is."""
+        """Return the path of an image; of a file with several, also which one."""
         stored = self._images[index]
         return _name(stored.path, stored.image.key)
 
     def fingerprint(self, index: int) -> str:
-        """Return what changes with the file of an image and the options of the source."""
+        """Return a text of the file as it is now, the image in it, and the options."""
         stored = self._images[index]
         kind = type(self).__qualname__
         return repr((kind, stored.path, stored.signature, stored.image))
@@ -263,10 +264,11 @@ class FileSource(Source):
         """Return why the images of a file do not fit the usual one; "" if they do."""
         for stored in images:
             if usual is not None and _kind(stored) != _kind(usual):
+                same_dtype = stored.image.dtype == usual.image.dtype
                 return (
                     f"its images have {_kind(stored)}, those of {usual.path} "
                     f"{_kind(usual)}; all images of a source must have the same"
-                    f"{self.misfit_remedy}"
+                    f"{self.misfit_remedy if same_dtype else ''}"
                 )
         return ""
 
@@ -289,7 +291,7 @@ def _name(path: str, key: str | int | None) -> str:
 
 
 def _signature(path: str) -> _Signature:
-    """Return what changes when a file is written again or replaced."""
+    """Return number, size and time of a file."""
     status = os.stat(path)
     return status.st_ino, status.st_size, status.st_mtime_ns
 

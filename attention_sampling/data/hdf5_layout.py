@@ -1,8 +1,7 @@
-"""What the images of an HDF5 file are; nothing that is in another file is opened."""
+"""Find the images in an HDF5 file. Links to other files are not followed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import h5py
@@ -130,35 +129,15 @@ def _images_of(path: str, dataset: h5py.Dataset) -> list[DatasetImage]:
 def _converted_images(file: h5py.File) -> Iterator[DatasetImage]:
     """Yield the images of a file of our own layout."""
     images = _open_object(file, IMAGES_GROUP)
-    for position, name in enumerate(sorted(images)):
+    for index, name in enumerate(sorted(images)):
         path = f"{IMAGES_GROUP}/{name}"
-        if name != f"{position:06}":
-            raise ValueError(f"{path!r} is not expected in it, but number {position}")
         group = _open_object(file, path)
         paths = [f"{path}/{level}" for level in range(len(group))]
         datasets = [open_dataset(file, level) for level in paths]
         title = group.attrs.get("name")
         if not datasets or not isinstance(title, str):
             raise ValueError(f"{path!r} has no levels, or no name. It is damaged")
-        _check_levels(path, datasets)
-        yield _describe(position, paths, datasets, name=title)
-
-
-def _check_levels(path: str, levels: Sequence[h5py.Dataset]) -> None:
-    shapes = [level.shape for level in levels]
-    if (
-        any(len(shape) != 3 for shape in shapes)
-        or any(low[2] != high[2] for high, low in pairwise(shapes))
-        or any(
-            low[axis] > high[axis] for high, low in pairwise(shapes) for axis in (0, 1)
-        )
-        or any(level.dtype != levels[0].dtype for level in levels)
-    ):
-        received = ", ".join(f"{level.dtype} of {level.shape}" for level in levels)
-        raise ValueError(
-            f"the levels of {path!r} must be smaller and smaller, (height, width, "
-            f"channels) of the same channels and dtype. Received: {received}"
-        )
+        yield _describe(index, paths, datasets, name=title)
 
 
 def _describe(

@@ -1,5 +1,6 @@
-"""Write images with their pyramids into an HDF5 file, block by block."""
+"""Write HDF5 files: images with their pyramids, block by block."""
 
+import contextlib
 import math
 import os
 import threading
@@ -7,13 +8,16 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 from h5py._objects import phil
 
-from attention_sampling.data.pyramid import halve_window, level_sizes
+from attention_sampling.data.area import halve_window, level_sizes
+from attention_sampling.data.errors import SourceError
 from attention_sampling.data.source import Size, Source
 
 _Array = npt.NDArray[Any]
@@ -32,6 +36,63 @@ COMPRESSIONS = tuple(_FILTERS)
 _WINDOW, _LARGEST_WINDOW = 2**22, 2**27
 # Bytes of windows that are in memory at once.
 _WINDOWS = 2**27
+
+
+@contextlib.contextmanager
+def open_to_write(
+    part: Path, path: Path, keep: Callable[[h5py.File], bool] = lambda file: False
+) -> Iterator[h5py.File]:
+    """Open a new HDF5 file, and close it also where the disk is full.
+
+    Args:
+        part: file to write.
+        path: what to call it in errors.
+        keep: tells whether the file stays after an error. One that cannot be written is
+            removed in any case.
+
+    Raises:
+        OSError: it cannot be written.
+        KeyboardInterrupt: the user stops it.
+    """
+    file = None
+    try:
+        # Without a cache of chunks: a chunk in it that cannot be written crashes HDF5.
+        file = h5py.File(part, "w", rdcc_nbytes=0)
+        yield file
+        file.close()
+    except BaseException as error:
+        # h5py raises something else after an interrupt in one of its callbacks.
+        stopped = isinstance(error.__context__, KeyboardInterrupt)
+        # HDF5 raises either when it cannot write.
+        cannot_write = isinstance(error, OSError | RuntimeError) and not (
+            stopped or isinstance(error, SourceError)
+        )
+        if file is not None:
+            _close(file, part, None if cannot_write else keep)
+        if stopped:
+            raise KeyboardInterrupt from error
+        if not cannot_write:
+            raise
+        raise OSError(
+            f"The file cannot be written ({error}). Make room on the disk, or write "
+            f"elsewhere. Received: {str(path)!r}"
+        ) from error
+
+
+def _close(
+    file: h5py.File, part: Path, keep: Callable[[h5py.File], bool] | None
+) -> None:
+    """Close a file after an error, and remove it unless it is to be kept."""
+    with contextlib.suppress(OSError, RuntimeError, KeyError):
+        if keep is not None and keep(file):
+            file.close()
+            return
+    # Closing writes: give it room. An HDF5 file that could not be closed keeps its space on
+    # the disk until the process ends.
+    os.truncate(part, 0)
+    with contextlib.suppress(OSError, RuntimeError):
+        file.close()
+    part.unlink(missing_ok=True)
 
 
 class ImageWriter:

@@ -63,7 +63,9 @@ class ImageFilesSource(FileSource):
     [[[[7, 7, 7]]], [[[1, 2, 3]]]]
     """
 
-    misfit_remedy = ". For grey images among colours: channels=3"
+    misfit_remedy = (
+        ". To repeat the channel of grey images and leave out alpha: channels=3"
+    )
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""Decode JPEG strictly: what is harmless is mended, what is damaged is refused."""
+"""Decode JPEG files, and JPEG tiles of TIFF files; damaged ones are refused.
+
+Other decoders give pixels for a damaged JPEG, and warn at best. Here a warning is an error.
+"""
 
 import os
 from pathlib import Path
@@ -9,19 +12,25 @@ import simplejpeg
 
 # Markers: start of image, start of a scan, end of image.
 _SOI, _SOS, _EOI = 0xD8, 0xDA, 0xD9
-_END = b"\xff\xd9"
+_START, _END = b"\xff\xd8", b"\xff\xd9"
 # Segments that pixels depend on: frames, tables, restart interval, Adobe's colours.
 _NEEDED = {*range(0xC0, 0xD0), 0xDB, 0xDD, 0xEE}
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # Filling, and markers without a segment.
 _BARE = {0xFF, _SOI, *range(0xD0, 0xD8)}
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+# Adobe's marker: the channels are stored as they are, not as luma and chroma. A JFIF
+# marker overrules it.
+_CHANNELS_AS_THEY_ARE = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
+# What to decode so many channels to; four stay as they are.
+_COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+_CHANNELS = {"Gray": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4, "YCCK": 4}
 
 
 def decode_jpeg(path: str) -> npt.NDArray[np.uint8]:
-    """Decode a JPEG file, and refuse one whose scan is broken, which Pillow does not notice.
+    """Decode a JPEG file, and refuse a damaged one.
 
-    There is no checksum in a JPEG: what decodes to as many valid codes is not noticed.
+    A JPEG has no checksum: damage that gives as many valid codes is not noticed.
 
     Args:
         path: the file.
@@ -32,7 +41,7 @@ def decode_jpeg(path: str) -> npt.NDArray[np.uint8]:
     Raises:
         OSError: it is broken.
     """
-    data = b"".join(split_jpeg(Path(path).read_bytes()))
+    data = b"".join(_split(Path(path).read_bytes()))
     is_grey = simplejpeg.decode_jpeg_header(data)[2] == "Gray"
     return simplejpeg.decode_jpeg(data, "GRAY" if is_grey else "RGB", strict=True)
 
@@ -49,14 +58,14 @@ def describe_jpeg(path: str) -> tuple[int, int, int]:
             more = file.read(max(2**16, len(data)))
             data += more
             try:
-                mended = b"".join(split_jpeg(data))
+                mended = b"".join(_split(data))
                 header = simplejpeg.decode_jpeg_header(mended, strict=True)
                 break
             except (OSError, ValueError):
                 if not more:
                     raise
         file.seek(max(0, os.path.getsize(path) - 2))
-        whole = file.read() == _END or _END in split_jpeg(Path(path).read_bytes())[1]
+        whole = file.read() == _END or _END in _split(Path(path).read_bytes())[1]
     if not whole:
         raise OSError("the JPEG is cut off: it has no end")
     height, width, colours, _ = header
@@ -68,18 +77,18 @@ def describe_jpeg(path: str) -> tuple[int, int, int]:
     return height, width, 1 if colours == "Gray" else 3
 
 
-def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
-    """Return the header of a JPEG, mended, and the rest from its first scan on.
+def _split(data: bytes) -> tuple[bytes, bytes]:
+    """Return the header of a JPEG without its harmless faults, and the rest of the file.
 
-    The header holds what pixels depend on, and nothing else.
-
-    Left out are bytes between segments, and segments such as EXIF, however broken. The first
-    scan says what every scan of its kind says; some cameras write something else there.
+    The header keeps the segments that pixels depend on; others, such as EXIF, and bytes
+    between segments are left out. The rest begins with the first scan. A sequential JPEG
+    allows one value only in three bytes of its scan header, where some cameras write others:
+    it is put there.
 
     Raises:
         OSError: no scan begins.
     """
-    kept, position, is_sequential = [b"\xff\xd8"], 2, False
+    kept, position, is_sequential = [_START], 2, False
     while True:
         position = data.find(b"\xff", position)
         if position < 0 or position + 4 > len(data):
@@ -106,3 +115,69 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
         elif marker == 0xE0 and segment[4:9] == b"JFIF\x00":
             kept.append(_JFIF)
         position = end
+
+
+def decode_jpeg_tile(
+    data: bytes,
+    tables: bytes | None,
+    header: bytes | None,
+    smallest: tuple[int, int],
+    largest: tuple[int, int],
+    channels: int,
+    luma_and_chroma: bool,
+) -> npt.NDArray[np.uint8]:
+    """Decode a tile of 8 bits.
+
+    Args:
+        data: the tile as it is stored.
+        tables: the JPEG tables of the page, which its tiles lack; None without.
+        header: what the tile lacks at its beginning, in NDPI files; None otherwise.
+        smallest: (height, width) that the tile must have at least.
+        largest: (height, width) that it must not exceed.
+        channels: channels that the tile must have.
+        luma_and_chroma: the page says that its pixels are YCbCr; they become RGB.
+
+    Returns:
+        (height, width, channels).
+
+    Raises:
+        OSError: it is damaged, or of another size or channel count.
+
+    Example:
+
+    >>> import simplejpeg
+    >>> tile = simplejpeg.encode_jpeg(np.full((8, 16, 1), 9, "uint8"), colorspace="GRAY")
+    >>> decode_jpeg_tile(tile, None, None, (8, 16), (8, 16), 1, False).shape
+    (8, 16, 1)
+    """
+    if channels not in _COLOURS:
+        raise OSError(
+            f"JPEG tiles must have 1, 3 or 4 channels. Received: {channels}. Store the "
+            'image with compression="deflate"'
+        )
+    if header is not None:
+        data = header + data + _END
+    try:
+        frame, scan = _split(data)
+        own_tables = (tables or b"").removeprefix(_START).removesuffix(_END)
+        colours = b"" if luma_and_chroma else _CHANNELS_AS_THEY_ARE
+        whole = b"".join([_START, own_tables, frame[2:], colours, scan])
+        height, width, kind, _ = simplejpeg.decode_jpeg_header(whole)
+        found = _CHANNELS[kind]
+        fits = all(
+            least <= extent <= most
+            for least, extent, most in zip(
+                smallest, (height, width), largest, strict=True
+            )
+        )
+        if not fits or found != channels:
+            raise OSError(
+                f"it has {height}x{width} pixels of {found} channels, expected "
+                f"{smallest[0]}x{smallest[1]} of {channels}"
+            )
+        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            whole, _COLOURS[channels], strict=True
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(f"the JPEG tile is damaged: {error}") from error
+    return pixels

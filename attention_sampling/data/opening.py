@@ -1,8 +1,11 @@
-"""Open images of whatever format, told by what is in the files."""
+"""Find the files that a user names, and open them, whatever their format."""
 
+import glob
 import inspect
 import os
+import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from attention_sampling.checks import check_choice
@@ -11,10 +14,9 @@ from attention_sampling.data.errors import (
     describe_error,
     is_fault_of_process,
 )
-from attention_sampling.data.files import FileSource
+from attention_sampling.data.files import FileSource, Paths
 from attention_sampling.data.hdf5 import HDF5Source
 from attention_sampling.data.images import ImageFilesSource
-from attention_sampling.data.paths import Paths, find_files, no_files
 from attention_sampling.data.slides import OpenSlideSource
 from attention_sampling.data.tiff import TiffSource, is_tiff
 
@@ -24,6 +26,24 @@ _FORMATS: tuple[type[FileSource], ...] = (
     TiffSource,
     HDF5Source,
     ImageFilesSource,
+)
+# Files of a directory that are read, or else an error: also where their first bytes are
+# not those of an image, as in an empty file. Others are told by their first bytes.
+_SUFFIXES = (
+    *(".avif", ".bif", ".bmp", ".btf", ".czi", ".dcm", ".gif", ".h5", ".hdf5", ".heic"),
+    *(
+        ".j2k",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".mrxs",
+        ".ndpi",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+    ),
+    *(".ppm", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu", ".webp"),
 )
 
 
@@ -38,10 +58,11 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> FileS
     - JPEG, PNG, BMP and others, and other TIFF: ``ImageFilesSource``.
 
     Args:
-        paths: a file; a directory, for the files in it, without those in directories
+        paths: a file; a directory, for the images in it, without those in directories
             inside it; a pattern such as ``"slides/*.svs"`` or ``"slides/**/*.png"``; or
-            several of these. Files of a directory or pattern are sorted, numbers by
-            their value; hidden files and the parts of MRXS slides are left out.
+            several of these. Images of a directory or pattern are sorted, numbers by
+            their value. Hidden files and what is no image, such as ``labels.csv``, are
+            left out of them. A file that is named itself must be an image.
         on_error: what to do about a file that cannot be opened, is of another kind than
             most, or whose images have another channel count or dtype than most:
             ``"raise"``, or ``"skip"`` to leave it out and list it in ``skipped``.
@@ -69,11 +90,16 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> FileS
     reasons: dict[str, str] = {}
     for path in files:
         try:
-            formats[path] = _find_format(path)
+            found = _find_format(path)
         except OSError as error:
             if is_fault_of_process(error):
                 raise SourceError(f"{path}: {describe_error(error)}") from error
             reasons[path] = describe_error(error)
+        else:
+            if found is None:
+                reasons[path] = "this is no image of a known format"
+            else:
+                formats[path] = found
     _unite_tiffs(formats)
     if formats:
         [(chosen, _)] = Counter(formats.values()).most_common(1)
@@ -100,17 +126,96 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> FileS
     return source
 
 
-def _find_format(path: str) -> type[FileSource]:
-    """Return the source that opens a file, told by its first bytes."""
+def find_files(paths: Paths) -> list[str]:
+    """Return the files that a user names by paths, directories and patterns.
+
+    Of a directory or pattern only images, broken ones among them; see `open_source`. One
+    without files is returned as it is, if there are others: opening it fails.
+
+    Raises:
+        SourceError: there are none.
+        TypeError: ``paths`` are no paths.
+
+    Example:
+
+    >>> os.mkdir("slides")
+    >>> for name in ("b10.svs", "b9.svs", "labels.csv", ".hidden"):
+    ...     open(f"slides/{name}", "w").close()
+    >>> find_files("slides")
+    ['slides/b9.svs', 'slides/b10.svs']
+    """
+    names = [os.fspath(path) for path in _check_paths(paths)]
+    if not names:
+        raise SourceError("A source needs one file or more. Received: none")
+    found = {name: _expand(name) for name in names}
+    if not any(found.values()):
+        raise SourceError(f"{names[0]}: {_describe_empty(names[0])}")
+    return list(dict.fromkeys(file for name in names for file in found[name] or [name]))
+
+
+def _describe_empty(path: str) -> str:
+    """Return what is wrong with a directory or pattern without files; "" for a file."""
+    if os.path.isdir(path):
+        inside = os.path.join(glob.escape(path), "**", "*.png")
+        return (
+            "this is a directory without files. For files in directories inside it, "
+            f"give a pattern such as {inside!r}"
+        )
+    return "no file fits this pattern" if _is_pattern(path) else ""
+
+
+def _check_paths(paths: Paths) -> list[str | os.PathLike[str]]:
+    if isinstance(paths, str | os.PathLike):
+        return [paths]
+    several = list(paths) if isinstance(paths, Iterable) else [paths]
+    for path in several:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(
+                "`paths` must be a path, or several: texts or pathlib.Path. Received: "
+                f"{path!r} of type {type(path).__name__}"
+            )
+    return several
+
+
+def _is_pattern(path: str) -> bool:
+    return glob.has_magic(path) and not os.path.lexists(path)
+
+
+def _expand(path: str) -> list[str]:
+    """Return the images of a directory or a pattern; a file as it is."""
+    if os.path.isdir(path):
+        found = glob.glob(os.path.join(glob.escape(path), "*"))
+    elif _is_pattern(path):
+        found = glob.glob(path, recursive=True)
+    else:
+        return [path]  # whether it is there shows when it is opened
+    files = sorted(filter(os.path.isfile, found), key=_natural)
+    # Without any image all of them, to be refused by name.
+    return [file for file in files if _is_image(file)] or files
+
+
+def _is_image(path: str) -> bool:
+    """Tell whether a file is meant to be an image, even if it is a broken one."""
+    try:
+        return path.lower().endswith(_SUFFIXES) or _find_format(path) is not None
+    except OSError:  # opening it tells what is wrong
+        return True
+
+
+def _natural(path: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts numbers by their value."""
+    parts = re.split(r"([0-9]+)", path)
+    return [int(part) if n % 2 else part for n, part in enumerate(parts)], path
+
+
+def _find_format(path: str) -> type[FileSource] | None:
+    """Return the source that opens a file, told by its first bytes; None if none does."""
     start = _read_start(path)
-    for source in _FORMATS:
-        if source.recognizes(path, start):
-            return source
-    raise OSError("this is no image of a known format")
+    return next((one for one in _FORMATS if one.recognizes(path, start)), None)
 
 
 def _read_start(path: str) -> bytes:
-    problem = no_files(path)
+    problem = _describe_empty(path)
     if problem:
         raise OSError(problem)
     if not os.path.exists(path):

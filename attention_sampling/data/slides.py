@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attention_sampling.data.errors import import_library
 from attention_sampling.data.files import FileSource, Image, OpenFile
-from attention_sampling.data.libraries import import_library
 from attention_sampling.data.source import Size
-from attention_sampling.data.tiff import is_tiff
-from attention_sampling.data.tiff_file import open_tiff
+from attention_sampling.data.tiff import is_tiff, open_tiff
 
 # Slides whose first bytes tell nothing, or that their overview is a JPEG.
 _SUFFIXES = (".mrxs", ".vms", ".vmu")

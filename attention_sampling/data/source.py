@@ -1,4 +1,4 @@
-"""What every source of large images can do, and the little that a format must do for it."""
+"""The base of all sources of large images: reading of views and patches from any format."""
 
 import abc
 import operator
@@ -28,9 +28,10 @@ class Source(abc.ABC):
     ``attention_sampling.data.views.view_dataset`` makes the low-resolution views.
 
     For a format of your own, derive from it and write ``levels`` and ``read``, and
-    ``close`` if there is something to close; ``block``, ``where`` and ``fingerprint`` may be
-    better than these here. Everything else is done for you. ``read`` is called from several
-    threads at once. A source is pickled with its attributes: leave out what is open.
+    ``close`` if there is something to close; override ``block``, ``where`` and
+    ``fingerprint`` if your format knows better. Everything else is inherited. ``read`` is
+    called from several threads at once. Before a source is pickled, its open files must be
+    taken out of its attributes (``__getstate__``).
 
     Args:
         names: a name for each image, for error messages and to join labels.
@@ -90,8 +91,8 @@ class Source(abc.ABC):
         Call ``read_window`` instead, whose errors name the image.
 
         Args:
-            index: number of the image.
-            level: number of the level; 0 is full resolution.
+            index: of the image.
+            level: 0 for full resolution.
             origin: (row, column) of the window, in pixels of the level.
             size: (height, width) of the window, in pixels of the level.
         """
@@ -101,18 +102,18 @@ class Source(abc.ABC):
         return
 
     def block(self, index: int, level: int) -> Size:
-        """Return (height, width) of what is stored together in a level: a tile."""
+        """Return (height, width) of the tiles in which a level is stored."""
         return (256, 256)
 
     def where(self, index: int) -> str:
-        """Return what an error message calls an image: its file, and what of it."""
+        """Return the name of an image for error messages, such as the path of its file."""
         return self.names[index]
 
     def fingerprint(self, index: int) -> str | None:
-        """Return what is another text where the pixels of an image are others.
+        """Return a text that changes when the pixels of an image change.
 
-        For what is made of an image and kept: views on disk, finished parts of a
-        conversion. None where there is no telling.
+        Views kept on disk, and the finished images of a stopped conversion, are used again
+        only if it is the same. None if a change cannot be noticed.
         """
         return None
 
@@ -143,13 +144,14 @@ class Source(abc.ABC):
     def read_view(self, index: int, size: int | Size) -> npt.NDArray[np.float32]:
         """Read a low-resolution view of an image.
 
-        It is averaged from a level of the pyramid near its size, in pieces: however
-        large the image, memory stays bounded. That is the smallest level of at least
-        twice the size, as pixels that are little smaller than those of the view blur
-        it; or where there is none up to eight times, the smallest that is not smaller.
+        It is averaged from a level of the pyramid, piece by piece: memory stays bounded
+        however large the image. The level is the smallest that has at least twice the
+        height and width of the view: a level of nearly its size would blur it. If that
+        level is more than eight times as large, a smaller one that is still as large as
+        the view is taken.
 
         Args:
-            index: number of the image.
+            index: of the image.
             size: height and width of the view in pixels, one int or two.
 
         Returns:
@@ -184,7 +186,7 @@ class Source(abc.ABC):
         """Read windows at full resolution, several at once.
 
         Args:
-            indices: (count,) numbers of the images.
+            indices: (count,) which image each window is of.
             origins: (count, 2) row and column of each window's top-left pixel, in
                 full-resolution pixels; may be outside the image.
             patch_size: height and width of the windows in pixels, one int or two.
@@ -259,7 +261,7 @@ class Source(abc.ABC):
         return window
 
     def strips(self, index: int, level: int) -> list[tuple[Size, Size]]:
-        """Cut a level into windows of whole blocks, each small enough for memory.
+        """Cut a level into windows of whole tiles, each small enough for memory.
 
         Returns:
             (origin, size) of each window, in pixels of the level.
@@ -277,7 +279,7 @@ class Source(abc.ABC):
         ]
 
     def check_index(self, index: int) -> int:
-        """Return the number of an image as an int.
+        """Return the index of an image as an int.
 
         Raises:
             IndexError: no such image.
@@ -290,7 +292,7 @@ class Source(abc.ABC):
         return index
 
     def _fill(self, patch: npt.NDArray[Any], index: int, origin: Size) -> None:
-        """Read what of a window is inside the image; the rest is zero."""
+        """Read the part of a window inside the image; the rest is zero."""
         (row, column), (rows, columns) = origin, self.levels(index)[0]
         height, width, _ = patch.shape
         top, bottom = max(row, 0), min(row + height, rows)
@@ -306,7 +308,7 @@ class Source(abc.ABC):
 
 
 def _view_level(levels: Sequence[Size], size: Size) -> int:
-    """Return the number of the level to average a view of some size from."""
+    """Return the level to average a view of some size from; see ``read_view``."""
     ratios = [min(level[0] / size[0], level[1] / size[1]) for level in levels]
     nearest = max(number for number, ratio in enumerate(ratios) if ratio >= 1)
     if tuple(levels[nearest]) == size:
@@ -318,7 +320,7 @@ def _view_level(levels: Sequence[Size], size: Size) -> int:
 def _check_windows(
     indices: npt.ArrayLike, origins: npt.ArrayLike
 ) -> tuple[list[int], list[Size]]:
-    """Return image numbers and (row, column) of windows as Python ints."""
+    """Return image and (row, column) of each window as Python ints."""
     numbers, corners = np.asarray(indices), np.asarray(origins)
     if numbers.ndim != 1 or corners.shape != (len(numbers), 2):
         raise ValueError(

@@ -1,5 +1,7 @@
 """Images in TIFF files, of which only the tiles that a window touches are decoded."""
 
+import logging
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +10,6 @@ import numpy.typing as npt
 from attention_sampling.data.errors import describe_error
 from attention_sampling.data.files import FileSource, Image, OpenFile
 from attention_sampling.data.source import Size
-from attention_sampling.data.tiff_file import open_tiff
 from attention_sampling.data.tiff_level import TiffLevel
 
 # The last two are BigTIFF.
@@ -16,10 +17,65 @@ _SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00\x08\x00", b"MM\x00+\x00\x08")
 # Bytes of an image beyond which it is not decoded as a whole.
 _LARGE = 2**28
 
+# What tifffile logs is for programs that set up logging: it is not printed.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 
 def is_tiff(start: bytes) -> bool:
     """Tell a TIFF by its first bytes."""
     return start.startswith(_SIGNATURES)
+
+
+def open_tiff(path: str) -> Any:
+    """Return a ``tifffile.TiffFile`` that opens no other file, whatever it names.
+
+    Raises:
+        OSError: it is no TIFF file, or cut off.
+    """
+    import tifffile
+
+    try:
+        # `_multifile` is private to tifffile, and nothing public does the same.
+        file = tifffile.TiffFile(
+            path, _multifile=False, is_mmstack=False, is_ndtiff=False
+        )
+    except struct.error as error:
+        raise OSError("the file ends inside its header") from error
+    try:
+        file.filehandle.set_lock(True)
+        _check_page_chain(file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_page_chain(file: Any) -> None:
+    """Refuse a file that ends before the last of its pages.
+
+    Pages are a chain: each says where the next one is. Tifffile reads what there is.
+    """
+    handle, numbers = file.filehandle, file.tiff
+
+    def read(position: int, number: str) -> int:
+        size = struct.calcsize(number)
+        if position + size > handle.size:
+            raise OSError(
+                f"the file is cut off or broken: the page at byte {offset} reaches "
+                f"beyond its {handle.size} bytes"
+            )
+        handle.seek(position)
+        return int(struct.unpack(number, handle.read(size))[0])
+
+    try:
+        offset = file.pages.first.offset
+    except IndexError:
+        raise OSError("the file is cut off: it ends before its first image") from None
+    seen = set()
+    while offset and offset not in seen:  # a circle ends as well
+        seen.add(offset)
+        tags = read(offset, numbers.tagnoformat) * numbers.tagsize
+        offset = read(offset + numbers.tagnosize + tags, numbers.offsetformat)
 
 
 class TiffSource(FileSource):

@@ -1,4 +1,4 @@
-"""One level of a TIFF file: where its tiles are, and windows out of them."""
+"""One level of a TIFF file: what can be read of it, and windows out of its tiles."""
 
 import os
 from typing import Any
@@ -6,16 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.data.jpeg_tiles import decode_jpeg_tile
-from attention_sampling.data.libraries import import_library
+from attention_sampling.data.errors import import_library
+from attention_sampling.data.jpeg import decode_jpeg_tile
 from attention_sampling.data.source import Size
-from attention_sampling.data.tiff_file import (
-    JPEG_COMPRESSIONS,
-    check_pixels,
-    find_pages,
-    is_white_zero,
-    is_ycbcr,
-)
 
 # Bytes of a compressed tile when decoded; what claims more is broken, or not stored so
 # that windows can be read from it.
@@ -24,8 +17,25 @@ _LARGEST_TILE = 2**30
 _SKIPPED_BYTES = 2**14
 # Pixels to a multiple of which a JPEG tile may be padded.
 _JPEG_BLOCK = 16
-# TIFF's numbers of compressions that need no library.
+# TIFF's numbers of compressions; the first two need no library.
 _NONE, _DEFLATE = 1, (8, 32946)
+_JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
+_JPEG_2000_COMPRESSIONS = (33004, 33005, 34712)
+# JPEG 2000 of Aperio whose colours no decoder converts.
+_APERIO_YCBCR = 33003
+# TIFF's numbers for what pixels are (PhotometricInterpretation).
+_PHOTOMETRIC, _WHITE_IS_ZERO, _YCBCR = 262, 0, 6
+_UNREADABLE_COLOURS = {
+    3: "numbers of a palette",
+    4: "a mask",
+    5: "CMYK",
+    8: "CIELAB",
+    9: "CIELAB of ICC",
+    10: "CIELAB of ITU",
+    32803: "a colour filter array",
+    32844: "LogL",
+    32845: "LogLuv",
+}
 
 
 class TiffLevel:
@@ -48,8 +58,8 @@ class TiffLevel:
         self._handle = handle
         self._descriptor = handle.fileno()
         self._page = page = level.keyframe
-        self._pages = find_pages(level)
-        check_pixels(page)
+        self._pages = _find_pages(level)
+        _check_pixels(page)
         separate, _, height, width, samples = page.shaped
         self.size: Size = (height, width)
         self.channels = separate * samples * len(self._pages)
@@ -73,7 +83,9 @@ class TiffLevel:
             and page.fillorder == 1
             and whole_bytes
         )
-        self._is_jpeg = page.compression in JPEG_COMPRESSIONS and self.dtype == np.uint8
+        self._is_jpeg = (
+            page.compression in _JPEG_COMPRESSIONS and self.dtype == np.uint8
+        )
         plain = page.compression in (_NONE, *_DEFLATE) and page.predictor in (1, 2)
         if not self._is_jpeg and not (plain and whole_bytes):
             # Now: without it, tifffile fails at the first tile.
@@ -100,7 +112,7 @@ class TiffLevel:
                 columns = _overlap(column * tile_width, tile_width, left, width)
                 tile = row * self._across + column
                 self._read_tile(window[rows[1], columns[1]], tile, rows[0], columns[0])
-        if is_white_zero(self._page):
+        if _is_white_zero(self._page):
             np.invert(window, out=window)
         return window
 
@@ -134,7 +146,7 @@ class TiffLevel:
             self._visible_size(index % self._tiles),
             (self._tile[0] + _JPEG_BLOCK - 1, self._tile[1] + _JPEG_BLOCK - 1),
             self._samples,
-            luma_and_chroma=is_ycbcr(self._page),
+            luma_and_chroma=_is_ycbcr(self._page),
         )
         return decoded[rows, columns]
 
@@ -223,3 +235,68 @@ def _overlap(start: int, length: int, first: int, count: int) -> tuple[slice, sl
     """Return what a tile and a window share, in the tile and in the window."""
     low, high = max(start, first), min(start + length, first + count)
     return slice(low - start, high - start), slice(low - first, high - first)
+
+
+def _find_pages(level: Any) -> list[Any]:
+    """Return the pages of a level, whose channels may be in several."""
+    axes = {axis: n for axis, n in zip(level.axes, level.shape, strict=True) if n > 1}
+    if not set(axes) <= set("YXSC"):
+        raise OSError(
+            "the image must have rows, columns and channels only. Received: axes "
+            f"{level.axes} of shape {level.shape}. Store one image in each file"
+        )
+    pages = list(level.pages)
+    planes = axes.get("S", 1) * axes.get("C", 1)
+    page = level.keyframe
+    if None in pages or page.shaped[0] * page.shaped[4] * len(pages) != planes:
+        raise OSError(
+            f"its {planes} channels are not all listed as pages of the file. Received: "
+            f"{len(pages)} pages of {page.shape}. Store them as one image"
+        )
+    return pages
+
+
+def _check_pixels(page: Any) -> None:
+    """Refuse pixels that are neither grey values nor RGB, or that cannot be decoded."""
+    if page.shaped[1] != 1 or page.tiledepth != 1:
+        raise OSError(f"the image must have two dimensions. Received: {page.shape}")
+    colours = _UNREADABLE_COLOURS.get(page.photometric)
+    if colours:
+        raise OSError(
+            f"pixels must be grey values or RGB. Received: {colours}. Convert the image "
+            "to RGB"
+        )
+    bits = page.bitspersample
+    if page.dtype is None or not isinstance(bits, int) or bits < 8:
+        raise OSError(
+            "channels must be numbers of at least 8 bits. Received: "
+            f"{bits} bits, sample format {page.sampleformat}"
+        )
+    dtype, samples = page.dtype, page.samplesperpixel
+    whole = dtype.kind == "u" and bits == 8 * dtype.itemsize
+    if _is_white_zero(page) and not (samples == 1 and whole):
+        raise OSError(
+            "an image in which zero is white must have one channel of integers of 8, 16 "
+            f"or 32 bits. Received: {samples} channels of {dtype}, {bits} bits. Convert "
+            "it to one in which zero is black"
+        )
+    if _is_ycbcr(page) or page.compression == _APERIO_YCBCR:
+        decoded_to_rgb = (*_JPEG_COMPRESSIONS, *_JPEG_2000_COMPRESSIONS)
+        together = page.planarconfig == 1 and samples == 3
+        if page.compression not in decoded_to_rgb or not together:
+            raise OSError(
+                "pixels must be grey values or RGB. Received: YCbCr with compression "
+                f"{page.compression}, which is not converted. For a slide, use "
+                "OpenSlideSource"
+            )
+
+
+def _is_white_zero(page: Any) -> bool:
+    """Tell whether the values of a page are inverted: zero is white."""
+    # Where the tag is missing, tifffile says 0.
+    return page.photometric == _WHITE_IS_ZERO and _PHOTOMETRIC in page.tags
+
+
+def _is_ycbcr(page: Any) -> bool:
+    """Tell whether a page says that its pixels are luma and chroma."""
+    return bool(page.photometric == _YCBCR)

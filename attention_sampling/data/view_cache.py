@@ -1,5 +1,6 @@
 """Views kept in memory or on disk, so that each is made once."""
 
+import functools
 import hashlib
 import os
 import warnings
@@ -14,14 +15,14 @@ from attention_sampling.files import replacing
 
 View = npt.NDArray[np.float32]
 
-# To be raised when views are made in another way: what was kept before is stale then.
+# Raise it whenever views change, so that older ones on disk are made again.
 _VERSION = 2
 
 
 def view_reader(
     source: Source, size: Size, cache: str | os.PathLike[str] | None = None
 ) -> Callable[[int], View]:
-    """Return what reads views of one size, by the number of the image; see `view_dataset`.
+    """Return a function from the index of an image to its view; see `view_dataset`.
 
     ``cache`` is None, ``"memory"``, or a directory. Any number of threads may read.
     """
@@ -29,32 +30,20 @@ def view_reader(
         raise ValueError(
             '`cache` must be None, "memory" or a directory. Received: an empty path'
         )
-    if cache is None:
-        return lambda index: source.read_view(index, size)
-    if cache == "memory":
-        return _MemoryViews(source, size)
-    return _DiskViews(source, size, cache)
+    if cache is not None and cache != "memory":
+        return _DiskViews(source, size, cache)
 
+    def read_view(index: int) -> View:
+        return source.read_view(index, size)
 
-class _MemoryViews:
-    """Views in memory: height * width * channels * 4 bytes each."""
-
-    def __init__(self, source: Source, size: Size) -> None:
-        self._source, self._size = source, size
-        self._views: dict[int, View] = {}
-
-    def __call__(self, index: int) -> View:
-        view = self._views.get(index)
-        if view is None:
-            view = self._views[index] = self._source.read_view(index, self._size)
-        return view
+    return read_view if cache is None else functools.cache(read_view)
 
 
 class _DiskViews:
     """Views in a directory, one file each, for later runs and several processes.
 
-    A kept view counts only for the file it was made of, as it was then. Any other, and what
-    is broken, is made anew and replaced. Several sources may have one directory.
+    A view is made again if its image has changed since, or if its file is broken. Several
+    sources may share a directory.
     """
 
     def __init__(
@@ -89,14 +78,14 @@ class _DiskViews:
         return view
 
     def _load(self, path: Path, origin: str) -> View | None:
-        """Return a kept view, or None if there is none that counts."""
+        """Return a view from disk; None if there is none, or it is broken or outdated."""
         try:
             # The archive holds a checksum of each array.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 if str(kept["origin"]) != origin:
                     return None
                 view = kept["view"]
-        except Exception:  # whatever is broken about it, the source has the pixels
+        except Exception:  # whatever is broken: the source still has the pixels
             return None
         shape = (*self._size, self._source.channels)
         return view if view.shape == shape and view.dtype == np.float32 else None

@@ -1,20 +1,23 @@
 """tf.data datasets of low-resolution views, with what the patches are taken from."""
 
 import os
+import random
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from attention_sampling.checks import check_count, check_flag, check_pair
-from attention_sampling.data.order import choose_images, image_order
 from attention_sampling.data.source import Source
 from attention_sampling.data.view_cache import view_reader
 
 # What tf.io decodes inside the graph; the rest goes through Pillow.
 _TENSORFLOW_FORMATS = {".jpeg", ".jpg", ".png"}
+
+_Indices = npt.NDArray[np.int32]
 
 
 def view_dataset(
@@ -32,7 +35,7 @@ def view_dataset(
     """Read low-resolution views of images that stay on disk.
 
     For models that read their patches on demand, ``attention_sampling(source=...)``:
-    beside each view there is the number of its image. Views are read in parallel while
+    beside each view there is the index of its image. Views are read in parallel while
     the model trains; only the batches about to be used are in memory.
 
     There is no ``augment``: patches are read from the images as they are on disk, so
@@ -53,16 +56,16 @@ def view_dataset(
             directory to keep them there, for later runs and for several processes:
             views of a file that was changed since are made anew. A directory needs a
             source whose images are in files.
-        indices: (chosen,) numbers of the images to go through, such as the training
+        indices: (chosen,) indices of the images to go through, such as the training
             part of a split; None for all.
-        shard: (workers, number of this worker) to go through one worker's part: the
+        shard: (workers, index of this worker) to go through one worker's part: the
             parts have no image in common, are all images together, and stay the same
             in every epoch. tf.distribute does not divide such a dataset again.
         drop_remainder: whether to leave a smaller last batch out.
 
     Returns:
         ``tf.data.Dataset`` of ``((views, index), labels)``: (batch, height, width, channels)
-        float32 on the scale of the images, (batch,) int32 numbers in the source, and
+        float32 on the scale of the images, (batch,) int32 indices into the source, and
         (batch, ...) of the dtype of ``labels``. Without labels, of ``((views, index),)``,
         which ``model.predict`` takes for inputs alone. Call ``model.fit`` with
         ``shuffle=False``, or Keras warns that it leaves the order to the dataset.
@@ -99,27 +102,27 @@ def view_dataset(
             f"files, ArraySource of arrays. Received: source of {type(source)}"
         )
     height, width = check_pair("size", size)
-    numbers = choose_images(len(source), indices, shard)
+    chosen = choose_images(len(source), indices, shard)
     check_count("batch_size", batch_size, smallest=1)
     check_flag("shuffle", shuffle)
     check_flag("drop_remainder", drop_remainder)
-    _check_views(source, (height, width), numbers)
-    if drop_remainder and len(numbers) < batch_size:
+    _check_views(source, (height, width), chosen)
+    if drop_remainder and len(chosen) < batch_size:
         raise ValueError(
             "With `drop_remainder`, there must be at least one whole batch. Received: "
-            f"batch_size={batch_size}, {len(numbers)} images"
+            f"batch_size={batch_size}, {len(chosen)} images"
         )
     if labels is not None:
         labels = tf.constant(_check_labels(labels, len(source)))
-    next_epoch = image_order(numbers, shuffle, seed)
+    next_epoch = image_order(chosen, shuffle, seed)
     read_view = view_reader(source, (height, width), cache)
-    # TensorFlow never lets go of a function: views are held by the dataset instead.
+    # TensorFlow keeps functions for ever: the dataset keeps the views instead.
     kept = weakref.ref(read_view)
 
     def order(_: Any) -> Any:
         epoch = tf.numpy_function(next_epoch, [], tf.int32)
         return tf.data.Dataset.from_tensor_slices(
-            tf.ensure_shape(epoch, (len(numbers),))
+            tf.ensure_shape(epoch, (len(chosen),))
         )
 
     def read_kept(index: Any) -> Any:
@@ -133,9 +136,9 @@ def view_dataset(
         inputs = tf.ensure_shape(view, (height, width, source.channels)), index
         return (inputs,) if labels is None else (inputs, tf.gather(labels, index))
 
-    # The order comes first: what is shuffled are numbers, not views.
+    # The order comes first: indices are shuffled, not views.
     dataset = tf.data.Dataset.from_tensors(0).flat_map(order)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(numbers)))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(chosen)))
     dataset = dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset._attention_sampling_views = read_view
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
@@ -148,14 +151,14 @@ def view_dataset(
     return dataset.prefetch(1)
 
 
-def _check_views(source: Source, size: tuple[int, int], numbers: Any) -> None:
+def _check_views(source: Source, size: tuple[int, int], chosen: _Indices) -> None:
     """Refuse images smaller than their views before any is read."""
-    for number in numbers:
-        extents = source.levels(number)[0]
+    for index in chosen.tolist():
+        extents = source.levels(index)[0]
         if size[0] > extents[0] or size[1] > extents[1]:
             raise ValueError(
                 "The view must not be larger than the image. Received: "
-                f"size={size}, image {number}, {source.names[number]!r}, of {extents}"
+                f"size={size}, image {index}, {source.names[index]!r}, of {extents}"
             )
 
 
@@ -169,6 +172,71 @@ def _check_labels(labels: Any, count: int) -> Any:
             f"labels of shape {labels.shape}, {labels.dtype}"
         )
     return labels
+
+
+def choose_images(
+    count: int,
+    indices: npt.ArrayLike | None = None,
+    shard: tuple[int, int] | None = None,
+) -> _Indices:
+    """Return the indices of the images of a subset, or of one worker's part of it.
+
+    The parts of all workers are together everything; sizes differ by one at most.
+
+    Example:
+
+    >>> choose_images(5, shard=(2, 1)).tolist()
+    [1, 3]
+    """
+    chosen = np.arange(count) if indices is None else np.asarray(indices)
+    if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
+        raise ValueError(
+            "`indices` must be integers of shape (chosen,), for one image or more; of a "
+            "mask, np.flatnonzero gives them. Received: indices of shape "
+            f"{chosen.shape}, {chosen.dtype}"
+        )
+    if chosen.min() < 0 or chosen.max() >= count:
+        raise ValueError(
+            f"`indices` must be 0 to {count - 1}. Received: indices from "
+            f"{chosen.min()} to {chosen.max()}"
+        )
+    if shard is None:
+        return chosen.astype("int32")
+    if not isinstance(shard, tuple | list) or len(shard) != 2:
+        raise ValueError(
+            "`shard` must be a pair: how many workers there are, and the index of this "
+            f"one. Received: shard={shard!r}"
+        )
+    workers = check_count("shard[0]", shard[0], smallest=1)
+    worker = check_count("shard[1]", shard[1], smallest=0)
+    if worker >= workers or workers > len(chosen):
+        raise ValueError(
+            "Workers count from 0, and each needs an image. Received: "
+            f"shard={(workers, worker)}, {len(chosen)} images"
+        )
+    return chosen[worker::workers].astype("int32")
+
+
+def image_order(
+    indices: _Indices, shuffle: bool = False, seed: int | None = None
+) -> Callable[[], _Indices]:
+    """Return a function that gives the images of the next epoch in their order.
+
+    Without a seed, one is taken from Python's ``random``, which
+    ``keras.utils.set_random_seed`` seeds.
+
+    Example:
+
+    >>> next_epoch = image_order(np.arange(4, dtype="int32"), shuffle=True, seed=0)
+    >>> next_epoch().tolist(), next_epoch().tolist()
+    ([2, 0, 1, 3], [3, 2, 1, 0])
+    """
+    if not shuffle:
+        return lambda: indices
+    if seed is None:
+        seed = random.randrange(2**32)
+    generator = np.random.default_rng(check_count("seed", seed, smallest=0))
+    return lambda: generator.permutation(indices)
 
 
 def view_and_image_dataset(
@@ -202,7 +270,7 @@ def view_and_image_dataset(
         float32 in 0 to 255, (batch, height, width, 3) uint8, and (batch,) int32.
 
     Raises:
-        ValueError: paths and labels of different number, or none; a view larger than
+        ValueError: not as many labels as paths, or none; a view larger than
             the image.
 
     Example:

@@ -24,8 +24,9 @@ import h5py
 import numpy as np
 
 from attention_sampling.checks import check_pair
+from attention_sampling.data.hdf5_writer import open_to_write
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
-from attention_sampling.files import open_to_write, replacing
+from attention_sampling.files import replacing
 
 __all__ = [
     "MegapixelMNISTFile",

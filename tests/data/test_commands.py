@@ -197,7 +197,7 @@ def test_convert(files):
     status, lines, errors = run(*asked)
     assert (status, lines) == (1, [])
     names = [line.split(": ")[1] for line in errors[:-1]]
-    assert names == ["note.txt", "b.tif", "c.h5", "grey.png"]
+    assert names == ["b.tif", "c.h5", "grey.png"]
     assert errors[-1] == "out.h5 was written without these"
     status, _, errors = run(*asked)
     assert status == 2
@@ -238,18 +238,18 @@ def test_convert_stopped_by_ctrl_c_says_so_and_goes_on(rng):
         ([], "usage: "),
         (["info"], "usage: "),
         (["unknown", "a.png"], "usage: "),
-        (["check", "--threads", "0", "a.png"], "usage: "),
         (["check", "nothing/*.png"], "error: nothing/*.png: no file fits this pattern"),
         (
             ["convert", "a.png", "b.png"],
             "error: The last argument is the file to write",
         ),
         (["convert", "a.png", "none/b.h5"], "error: The file must go into a directory"),
-        (["convert", "a.png", "b.h5", "--chunk", "3"], "error: `chunk` must be an int"),
         (
             ["convert", "a.png", "b.h5", "--dataset", "x"],
-            "error: These files are opened by ImageFilesSource, whose keywords are",
+            "error: --dataset is for HDF5 files, --channels for photographs",
         ),
+        (["info", "a.png", "--dataset", "x"], "error: --dataset is for HDF5 files"),
+        (["convert", "b.tif", "b.h5", "--channels", "3"], "error: --dataset is for"),
     ],
 )
 def test_misuse_is_status_2_and_one_clear_message(files, capsys, arguments, message):
@@ -259,6 +259,56 @@ def test_misuse_is_status_2_and_one_clear_message(files, capsys, arguments, mess
         status = error.code
     assert status == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])
+@pytest.mark.parametrize(
+    ("command", "option", "smallest"),
+    [
+        (["check", "a.png"], "--threads", 1),
+        (["convert", "a.png", "b.h5"], "--chunk", 16),
+    ],
+)
+def test_numbers_that_are_none(capsys, command, option, smallest, value):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, f"{option}={value}"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        f"argument {option}: must be an integer of at least {smallest}. "
+        f"Received: {value}\n"
+    )
+
+
+def test_other_files_of_a_folder_stop_no_command(files):
+    for name in ("labels.csv", "Thumbs.db", "note.txt", ".hidden"):
+        Path(name).write_text("a.png,1")
+    for argument in (".", "*"):
+        status, lines, errors = run("info", argument)
+        assert (status, len(lines), errors) == (0, 5, [])
+        status, lines, errors = run("check", argument)
+        assert (status, errors) == (0, [])
+        assert lines[0].startswith("3 files: 4 images")
+    Path("labels.csv").rename("empty.jpg")
+    os.truncate("empty.jpg", 0)
+    status, lines, _ = run("check", ".")
+    assert status == 1
+    assert "empty.jpg: this is no image of a known format" in lines[0]
+    status, lines, _ = run("check", "note.txt", "a.png")
+    assert (status, lines[0]) == (1, "note.txt: this is no image of a known format")
+
+
+def test_alpha_among_colours_is_left_out_by_an_option():
+    Image.new("RGB", (30, 20), (1, 2, 3)).save("a.png")
+    Image.new("RGBA", (30, 20), (4, 5, 6, 7)).save("b.png")
+    status, _, errors = run("convert", "*.png", "out.h5", "--quiet")
+    assert status == 1
+    assert errors[0].endswith(
+        "To repeat the channel of grey images and leave out alpha: --channels 3"
+    )
+    asked = ("convert", "*.png", "out.h5", "--quiet", "--channels", "3")
+    assert run(*asked) == (0, [], [])
+    with HDF5Source("out.h5") as source:
+        assert source.shape(1) == (20, 30, 3)
 
 
 def test_output_that_cannot_be_written(files):

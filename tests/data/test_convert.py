@@ -16,8 +16,8 @@ from source_contract import draw_images
 
 import attention_sampling
 from attention_sampling.data import ArraySource, HDF5Source, SourceError, hdf5_writer
+from attention_sampling.data.area import halve_window
 from attention_sampling.data.convert import convert
-from attention_sampling.data.pyramid import halve_window
 
 REPOSITORY = Path(attention_sampling.__file__).parents[1]
 

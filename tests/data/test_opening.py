@@ -24,7 +24,7 @@ from attention_sampling.data import (
     open_source,
 )
 from attention_sampling.data import tiff as tiff_module
-from attention_sampling.data.paths import find_files
+from attention_sampling.data.opening import find_files
 
 REPOSITORY = Path(attention_sampling.__file__).parents[1]
 DATA = REPOSITORY.parent / "shared/data"
@@ -175,12 +175,32 @@ def test_patterns_and_lists():
     assert len(find_files("[d]")) == 4
 
 
+@needs_slide
+def test_what_is_no_image_is_left_out_of_folders():
+    write_image("d/1.png")
+    write_image("d/photo_without_suffix", kind="jpeg")
+    Path("d/empty.JPG").touch()
+    Path("d/cut.png").write_bytes(Path("d/1.png").read_bytes()[:30])
+    Path("d/page.tif").write_text("<html>not found</html>")
+    Path("d/slide").symlink_to(SLIDE)
+    Path("d/labels.csv").write_text("file,label\n1.png,0\n")
+    Path("d/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    for name in ("README", "notes.txt", "regions.xml", "zeros"):
+        Path("d", name).write_bytes(bytes(5) if name == "zeros" else b"words")
+    images = ["1.png", "cut.png", "empty.JPG", "page.tif"]
+    images += ["photo_without_suffix", "slide"]
+    for paths in ("d", "d/*", "**/*", ["d/*"]):
+        assert [Path(path).name for path in find_files(paths)] == images
+    assert find_files(["d/*.png", "d/notes.txt"])[-1] == "d/notes.txt"
+    assert find_files("d/*.txt") == ["d/notes.txt"]  # to be refused by name
+
+
 def test_parts_of_a_mrxs_slide_are_left_out():
     write_image("s/a.mrxs", kind="jpeg")
     for name in ("s/a/Slidedat.ini", "s/a/Data0000.dat", "s/b/other.dat"):
         os.makedirs(os.path.dirname(name), exist_ok=True)
         Path(name).write_text("x")
-    assert find_files("s/**/*") == ["s/a.mrxs", "s/b/other.dat"]
+    assert find_files("s/**/*") == ["s/a.mrxs"]
     # No image of its own, although it is a JPEG.
     with pytest.raises(SourceError, match=r"a\.mrxs"):
         open_source("s/a.mrxs")
@@ -216,19 +236,23 @@ def test_paths_that_are_none(paths):
 # One kind
 
 
-def test_a_stray_text_file_is_refused_or_left_out():
+def test_a_broken_image_is_refused_or_left_out():
     write_image("d/b.png")
+    Path("d/a.jpg").touch()
     Path("d/README").write_text("what the images show")
-    with pytest.raises(SourceError, match=r'd/README: this is no .* on_error="skip"'):
+    message = "this is no image of a known format"
+    with pytest.raises(SourceError, match=rf'd/a\.jpg: {message}.* on_error="skip"'):
         open_source("d")
     with open_source("d", on_error="skip") as source:
         assert source.names == ("d/b.png",)
-        assert source.skipped == (("d/README", "this is no image of a known format"),)
+        assert source.skipped == (("d/a.jpg", message),)
         assert pickle.loads(pickle.dumps(source)).skipped == source.skipped
     Path("d/b.png").unlink()
-    for on_error in ("skip", "raise"):  # no others to open instead
-        with pytest.raises(SourceError, match=r"d/README: this is no .* format$"):
-            open_source("d", on_error=on_error)
+    Path("d/a.jpg").unlink()
+    for paths in ("d", "d/README"):
+        for on_error in ("skip", "raise"):  # no others to open instead
+            with pytest.raises(SourceError, match=rf"d/README: {message}$"):
+                open_source(paths, on_error=on_error)
 
 
 def test_a_shortage_of_the_process_is_never_skipped(monkeypatch):
@@ -244,11 +268,11 @@ def test_a_shortage_of_the_process_is_never_skipped(monkeypatch):
 
 
 def test_most_files_tell_the_kind_of_all():
-    """However they are sorted: a stray file that comes first spoils nothing."""
+    """However they are sorted: another file that comes first spoils nothing."""
     os.mkdir("d")
     write_hdf5("d/a.h5")
     write_image("d/b.png")
-    Path("d/c.txt").write_text("a note")
+    Path("d/c.jpg").write_text("a note")
     write_image("d/d.png", (30, 40))
     write_tiff("d/e.tif", tile=(16, 16))
     write_image("d/f.png")
@@ -259,7 +283,7 @@ def test_most_files_tell_the_kind_of_all():
     with open_source("d", on_error="skip") as source:
         assert source.names == ("d/b.png", "d/f.png")
         skipped = [Path(path).name for path, _ in source.skipped]
-        assert skipped == ["c.txt", "a.h5", "e.tif", "d.png"]
+        assert skipped == ["c.jpg", "a.h5", "e.tif", "d.png"]
         assert "2 images, 3 channels, uint8, 4 skipped" in repr(source)
 
 

@@ -1,4 +1,5 @@
 import gc
+import random
 import weakref
 from pathlib import Path
 
@@ -8,8 +9,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from attention_sampling.data import ArraySource, view_cache
-from attention_sampling.data.views import view_and_image_dataset, view_dataset
+from attention_sampling.data import ArraySource
+from attention_sampling.data import views as views_module
+from attention_sampling.data.view_cache import view_reader
+from attention_sampling.data.views import (
+    choose_images,
+    image_order,
+    view_and_image_dataset,
+    view_dataset,
+)
 
 SIZE, VIEW = (40, 60), (8, 12)
 SLIDE = (
@@ -301,13 +309,13 @@ def test_views_of_a_real_slide(tmp_path):
 def test_views_in_memory_go_with_their_dataset(monkeypatch):
     """TensorFlow keeps the function that reads them for ever."""
     kept = []
-    make = view_cache._MemoryViews.__init__
 
-    def note(self, *arguments):
-        make(self, *arguments)
-        kept.append(weakref.ref(self))
+    def note(*arguments):
+        reader = view_reader(*arguments)
+        kept.append(weakref.ref(reader))
+        return reader
 
-    monkeypatch.setattr(view_cache._MemoryViews, "__init__", note)
+    monkeypatch.setattr(views_module, "view_reader", note)
     source = ArraySource(np.zeros((3, 8, 8, 1), "uint8"))
     dataset = view_dataset(source, 4, cache="memory").repeat(2)
     assert len(list(dataset)) == 2
@@ -315,3 +323,59 @@ def test_views_in_memory_go_with_their_dataset(monkeypatch):
     del dataset
     gc.collect()
     assert kept[0]() is None
+
+
+# Which images, in which order
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 10])
+def test_parts_are_disjoint_and_everything_and_of_even_size(workers):
+    parts = [choose_images(10, shard=(workers, number)) for number in range(workers)]
+    assert sorted(np.concatenate(parts)) == list(range(10))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_no_seed_is_a_seed_from_python_s_random():
+    def epochs():
+        next_epoch = image_order(choose_images(50), shuffle=True)
+        return [next_epoch().tolist() for _ in range(2)]
+
+    random.seed(1)
+    first, other = epochs(), epochs()
+    random.seed(1)
+    assert epochs() == first
+    assert first != other
+
+
+def test_without_shuffling_every_epoch_is_the_same():
+    next_epoch = image_order(choose_images(5, [4, 0]))
+    assert [next_epoch().tolist() for _ in range(2)] == [[4, 0], [4, 0]]
+
+
+@pytest.mark.parametrize(
+    ("indices", "shard", "message"),
+    [
+        ([], None, r"Received: indices of shape \(0,\)"),
+        ([[1]], None, r"Received: indices of shape \(1, 1\), int64"),
+        ([1.0], None, r"Received: indices of shape \(1,\), float64"),
+        ([True, False], None, r"np.flatnonzero.*Received: .*bool"),
+        ([-1, 2], None, "0 to 4. Received: indices from -1 to 2"),
+        ([5], None, "0 to 4. Received: indices from 5 to 5"),
+        (None, 2, "a pair.*Received: shard=2"),
+        (None, (0, 0), r"Received: shard\[0\]=0"),
+        (None, (2, -1), r"Received: shard\[1\]=-1"),
+        (None, (2, 1.0), r"Received: shard\[1\]=1.0"),
+        (None, (2, 2), r"Received: shard=\(2, 2\), 5 images"),
+        ([3], (2, 0), r"each needs an image. Received: shard=\(2, 0\), 1 images"),
+    ],
+)
+def test_refuses_images(indices, shard, message):
+    with pytest.raises(ValueError, match=message):
+        choose_images(5, indices, shard)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True])
+def test_refuses_a_seed(seed):
+    with pytest.raises(ValueError, match=f"Received: seed={seed}"):
+        image_order(choose_images(5), shuffle=True, seed=seed)

@@ -2,11 +2,11 @@
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from attention_sampling.files import replacing
 
 # Beside the data, written last.
 SETTINGS_FILE = "generated.json"
@@ -19,10 +19,9 @@ def generate(
 ) -> Path:
     """Write a data set into a directory, unless it is there already.
 
-    The directory appears under its name when it is whole. Until then the data set is
-    written beside it, under a hidden name that ends in ``.part``: an error or an interrupt
-    removes it, and after a killed process ``files.one_process`` does. What is in a
-    directory is never overwritten. Keep other processes out by ``files.one_process``.
+    The directory appears when it is whole, and is never overwritten. An error or an
+    interrupt leaves nothing. Keep other processes out by ``files.one_process``, which also
+    removes what a killed process left.
 
     Args:
         directory: where to write; its parents are made.
@@ -46,27 +45,15 @@ def generate(
     ['answer.txt', 'generated.json']
     """
     directory = Path(directory).absolute()
-    settings = json.loads(
-        json.dumps(settings)
-    )  # as they will be found: lists, no tuples
+    settings = json.loads(json.dumps(settings))  # as they are read: no tuples
     if directory.exists() and any(directory.iterdir()):
         _check_existing(directory, settings)
         return directory
-    part = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.part")
-    try:
+    with replacing(directory) as part:
         part.mkdir(parents=True)
         write(part)
         text = json.dumps(settings, indent=2) + "\n"
         (part / SETTINGS_FILE).write_text(text, encoding="ascii")
-        if directory.exists():
-            directory.rmdir()  # empty; not every system renames over it
-        part.rename(directory)
-    except OSError as error:
-        if error.filename is None:  # as of a full disk
-            error.filename = str(directory)
-        raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return directory
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attention_sampling.checks import check_choice, check_count
-from attention_sampling.data.pyramid import halve_window, level_sizes
+from attention_sampling.data.area import halve_window, level_sizes
 from attention_sampling.datasets.synthetic.generating import generate
 
 __all__ = ["CELL_SHAPES", "generate_slide", "write_slides"]

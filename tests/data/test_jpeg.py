@@ -1,4 +1,4 @@
-"""JPEG tiles: the pixels that other decoders give, and no pixels of damaged tiles."""
+"""JPEG tiles of TIFF files: pixels as of other decoders, and none of damaged tiles."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import tifffile
 
 import attention_sampling
 from attention_sampling.data import SourceError, TiffSource
-from attention_sampling.data.jpeg_tiles import decode_jpeg_tile
+from attention_sampling.data.jpeg import decode_jpeg_tile
 
 REPOSITORY = Path(attention_sampling.__file__).parents[1]
 SLIDE = REPOSITORY.parent / "shared/data/slides/CMU-1-Small-Region.svs"
