@@ -55,11 +55,11 @@ class ArraySource(Source):
                 "array (count, height, width, channels). Put a single image into a "
                 f"list. Received: one array of shape {images.shape}"
             )
-        # What is mapped stays whole, to be pickled as its file.
-        self._given = images if isinstance(images, np.ndarray) else list(images)
-        for number, array in enumerate(self._given):
-            _check_array(number, array, self._given[0])
-        self._arrays = _as_plain(self._given)
+        for number, array in enumerate(images):
+            _check_array(number, array, images[0])
+        # A stack stays whole: a map of it is pickled as its file.
+        self._given = [images] if isinstance(images, np.ndarray) else list(images)
+        self._arrays = _split_stacks(self._given)
         if names is None:
             names = [f"array {number}" for number in range(len(self._arrays))]
         if len(names) != len(self._arrays):
@@ -77,17 +77,12 @@ class ArraySource(Source):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         del state["_arrays"]
-        given = self._given
-        state["_given"] = (
-            _to_pickle(given)
-            if isinstance(given, np.ndarray)
-            else [_to_pickle(array) for array in given]
-        )
+        state["_given"] = [_to_pickle(array) for array in self._given]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._arrays = _as_plain(self._given)
+        self._arrays = _split_stacks(self._given)
 
     def levels(self, index: int) -> tuple[Size, ...]:
         """Return (height, width) of an image."""
@@ -125,9 +120,10 @@ def _to_pickle(array: _Array) -> _Array | _Mapped:
     return _Mapped(array)
 
 
-def _as_plain(images: _Array | list[_Array]) -> list[_Array]:
-    """Return the images as plain arrays: slices of a memmap cost more."""
-    return [np.asarray(image) for image in images]
+def _split_stacks(given: list[_Array]) -> list[_Array]:
+    """Return each image as a plain array: slices of a memmap cost more."""
+    stacks = (array if array.ndim == 4 else [array] for array in given)
+    return [np.asarray(image) for stack in stacks for image in stack]
 
 
 def _check_array(number: int, array: Any, first: Any) -> None:

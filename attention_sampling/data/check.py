@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from attention_sampling.data.errors import SourceError, in_options, is_fault_of_process
 from attention_sampling.data.files import FileSource, Paths
 from attention_sampling.data.opening import open_source
@@ -175,17 +177,12 @@ def _windows(
     extents = source.levels(index)[level]
     size = (min(_WINDOW, extents[0]), min(_WINDOW, extents[1]))
     rows, columns = (
-        _spread(extent - length, min(_WINDOWS, -(-extent // length)))
+        np.linspace(0, extent - length, min(_WINDOWS, -(-extent // length)), dtype=int)
         for extent, length in zip(extents, size, strict=True)
     )
     for row in rows:
         for column in columns:
-            yield (row, column), size
-
-
-def _spread(end: int, count: int) -> list[int]:
-    """Return numbers from 0 to ``end``, evenly spread."""
-    return [end * number // max(count - 1, 1) for number in range(count)]
+            yield (int(row), int(column)), size
 
 
 def _name(source: Source, index: int, path: str) -> str:

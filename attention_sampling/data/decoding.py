@@ -52,13 +52,7 @@ _MODES = {
 
 
 def find_format(start: bytes) -> str | None:
-    """Return the format of an image file, such as ``"JPEG"``, told by its first bytes.
-
-    Example:
-
-    >>> find_format(b"BM0000")
-    'BMP'
-    """
+    """Return the format of an image file, such as ``"JPEG"``, told by its first bytes."""
     if is_tiff(start):
         return "TIFF"
     for name, signatures in _SIGNATURES.items():

@@ -52,19 +52,7 @@ def in_options(error: BaseException) -> str:
 
 
 def import_library(module: str) -> ModuleType:
-    """Import a library of the extra ``slides``.
-
-    Args:
-        module: name of the module, such as ``"openslide"``.
-
-    Raises:
-        ImportError: it is not installed; the message names the extra.
-
-    Example:
-
-    >>> import_library("json").__name__
-    'json'
-    """
+    """Import a library of the extra ``slides``, or raise an error that names the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -35,15 +35,7 @@ class DatasetImage(Image):
 
 
 def find_images(file: h5py.File, dataset: str | None) -> list[DatasetImage]:
-    """Return the images of a file.
-
-    Args:
-        file: an open file.
-        dataset: path of the dataset that holds them; None to find it.
-
-    Raises:
-        ValueError: there are none, or what are images is not clear.
-    """
+    """Return the images of a dataset; without its name, of the only one that fits."""
     if dataset is not None:
         return _images_of(dataset, open_dataset(file, dataset))
     number = file.attrs.get(FORMAT_ATTRIBUTE)
@@ -58,12 +50,7 @@ def find_images(file: h5py.File, dataset: str | None) -> list[DatasetImage]:
 
 
 def open_dataset(file: h5py.File, path: str) -> h5py.Dataset:
-    """Open a dataset whose pixels are in this file, and nowhere else.
-
-    Raises:
-        ValueError: there is none; a link leads to it; its pixels are in other files;
-            it holds no integers or floats.
-    """
+    """Open a dataset of integers or floats whose pixels are in this file."""
     found = _open_object(file, path)
     if not isinstance(found, h5py.Dataset):
         raise ValueError(f"{path!r} is a group, no dataset")

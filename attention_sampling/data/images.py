@@ -35,9 +35,8 @@ class ImageFilesSource(FileSource):
 
     Args:
         paths: a file or several.
-        on_error: what to do about a file that cannot be opened, or whose image has
-            another channel count or dtype than most: ``"raise"``, or ``"skip"`` to
-            leave it out and list it in ``skipped``.
+        on_error: ``"raise"``, or ``"skip"`` to leave out files that cannot be opened or
+            have another channel count or dtype than most, and list them in ``skipped``.
         threads: windows to read at once; None for twice the processors, at most 8.
         cache_bytes: bytes of decoded images to keep. Images that threads are reading
             come on top. None for 1 GiB, or what the largest image takes, which may be
@@ -48,8 +47,7 @@ class ImageFilesSource(FileSource):
     Raises:
         SourceError: a file cannot be opened, does not fit the others, or its image is
             larger than ``cache_bytes``; with ``on_error="skip"``, this holds for all.
-        ValueError: no files; an unknown ``on_error``; other channels than None or 3; a
-            number that is not positive.
+        ValueError: no files, or a wrong argument.
 
     Example:
 

@@ -28,18 +28,9 @@ _CHANNELS = {"Gray": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4, "YCCK": 4}
 
 
 def decode_jpeg(path: str) -> npt.NDArray[np.uint8]:
-    """Decode a JPEG file, and refuse a damaged one.
+    """Decode a JPEG file, (height, width, channels), and refuse a damaged one.
 
     A JPEG has no checksum: damage that gives as many valid codes is not noticed.
-
-    Args:
-        path: the file.
-
-    Returns:
-        (height, width, channels).
-
-    Raises:
-        OSError: it is broken.
     """
     data = b"".join(_split(Path(path).read_bytes()))
     is_grey = simplejpeg.decode_jpeg_header(data)[2] == "Gray"
@@ -126,7 +117,7 @@ def decode_jpeg_tile(
     channels: int,
     luma_and_chroma: bool,
 ) -> npt.NDArray[np.uint8]:
-    """Decode a tile of 8 bits.
+    """Decode a tile of 8 bits, (height, width, channels).
 
     Args:
         data: the tile as it is stored.
@@ -137,18 +128,8 @@ def decode_jpeg_tile(
         channels: channels that the tile must have.
         luma_and_chroma: the page says that its pixels are YCbCr; they become RGB.
 
-    Returns:
-        (height, width, channels).
-
     Raises:
         OSError: it is damaged, or of another size or channel count.
-
-    Example:
-
-    >>> import simplejpeg
-    >>> tile = simplejpeg.encode_jpeg(np.full((8, 16, 1), 9, "uint8"), colorspace="GRAY")
-    >>> decode_jpeg_tile(tile, None, None, (8, 16), (8, 16), 1, False).shape
-    (8, 16, 1)
     """
     if channels not in _COLOURS:
         raise OSError(

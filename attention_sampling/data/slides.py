@@ -43,15 +43,15 @@ class OpenSlideSource(FileSource):
 
     Args:
         paths: a slide or several.
-        on_error: what to do about a slide that cannot be opened: ``"raise"``, or
-            ``"skip"`` to leave it out and list it in ``skipped``.
+        on_error: ``"raise"``, or ``"skip"`` to leave out slides that cannot be opened, and
+            list them in ``skipped``.
         threads: windows to read at once; None for twice the processors, at most 8.
         max_open: slides to keep open.
 
     Raises:
         ImportError: openslide is missing; extra ``slides``.
         SourceError: a slide cannot be opened; with ``on_error="skip"``, none can.
-        ValueError: no files; an unknown ``on_error``; a number that is not positive.
+        ValueError: no files, or a wrong argument.
 
     Example:
 

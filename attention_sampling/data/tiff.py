@@ -27,11 +27,7 @@ def is_tiff(start: bytes) -> bool:
 
 
 def open_tiff(path: str) -> Any:
-    """Return a ``tifffile.TiffFile`` that opens no other file, whatever it names.
-
-    Raises:
-        OSError: it is no TIFF file, or cut off.
-    """
+    """Return a ``tifffile.TiffFile`` that opens no other file, whatever it names."""
     import tifffile
 
     try:
@@ -102,9 +98,8 @@ class TiffSource(FileSource):
 
     Args:
         paths: a file or several.
-        on_error: what to do about a file that cannot be opened, or whose image has
-            another channel count or dtype than the first: ``"raise"``, or ``"skip"`` to
-            leave it out and list it in ``skipped``.
+        on_error: ``"raise"``, or ``"skip"`` to leave out files that cannot be opened or
+            have another channel count or dtype than most, and list them in ``skipped``.
         threads: windows to read at once; None for twice the processors, at most 8.
         max_open: files to keep open.
 
@@ -112,7 +107,7 @@ class TiffSource(FileSource):
         ImportError: imagecodecs is missing, and a file needs it; extra ``slides``.
         SourceError: a file cannot be opened, or does not fit the others; with
             ``on_error="skip"``, none can.
-        ValueError: no files; an unknown ``on_error``; a number that is not positive.
+        ValueError: no files, or a wrong argument.
 
     Example:
 

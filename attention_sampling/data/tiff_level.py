@@ -47,11 +47,6 @@ class TiffLevel:
     Args:
         level: a ``tifffile.TiffPageSeries``.
         handle: the ``tifffile.FileHandle`` that it was read from.
-
-    Raises:
-        ImportError: imagecodecs is missing, and its tiles cannot be read without.
-        OSError: it is no two-dimensional image, not all of it is in the file, or its
-            pixels are of a kind that cannot be read.
     """
 
     def __init__(self, level: Any, handle: Any) -> None:

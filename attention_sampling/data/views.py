@@ -1,5 +1,6 @@
 """tf.data datasets of low-resolution views, with what the patches are taken from."""
 
+import io
 import os
 import random
 import weakref
@@ -330,9 +331,6 @@ def _decoder(paths: Sequence[str]) -> Callable[[Any], Any]:
 
 
 def _decode_with_pillow(data: bytes) -> Any:
-    import io
-
-    import numpy as np
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:

@@ -36,15 +36,6 @@ __all__ = [
     "load_speed_limits",
 ]
 
-# What Pillow calls the format that the end of a file name promises.
-_FORMATS = {
-    ".bmp": "BMP",
-    ".jpeg": "JPEG",
-    ".jpg": "JPEG",
-    ".png": "PNG",
-    ".ppm": "PPM",
-}
-
 
 @dataclass(frozen=True)
 class SpeedLimits:
@@ -272,7 +263,8 @@ def _decode(path: str) -> tuple[int, int] | str:
 
     try:
         with Image.open(path) as image:
-            promised = _FORMATS.get(Path(path).suffix.lower(), image.format)
+            formats = Image.registered_extensions()
+            promised = formats.get(Path(path).suffix.lower(), image.format)
             # A reader that goes by the name would fail in the middle of a training.
             if image.format not in (promised, "MPO"):
                 return f"its name says {promised}, it is {image.format}"

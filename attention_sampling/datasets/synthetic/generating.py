@@ -1,10 +1,13 @@
-"""Generated data sets: a directory that is there as a whole, or not at all."""
+"""What generated data sets share: a directory written whole or not at all, and noise."""
 
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from attention_sampling.files import replacing
 
@@ -28,21 +31,9 @@ def generate(
         settings: what determines the data set, of types that JSON has.
         write: takes the path of an empty directory, and fills it.
 
-    Returns:
-        Path of the directory.
-
     Raises:
         ValueError: the directory holds something else, or a data set with other settings.
         OSError: a file cannot be written; names the file or the directory.
-
-    Example:
-
-    >>> import tempfile
-    >>> def write(directory):
-    ...     _ = (directory / "answer.txt").write_text("42")
-    >>> directory = Path(tempfile.mkdtemp(), "answers")
-    >>> sorted(path.name for path in generate(directory, {"seed": 0}, write).iterdir())
-    ['answer.txt', 'generated.json']
     """
     directory = Path(directory).absolute()
     settings = json.loads(json.dumps(settings))  # as they are read: no tuples
@@ -77,11 +68,18 @@ def _check_existing(directory: Path, settings: dict[str, Any]) -> None:
 
 
 def is_generated(directory: str | os.PathLike[str]) -> bool:
-    """Tell whether the data in a directory are generated ones, whole.
-
-    Example:
-
-    >>> is_generated("nowhere")
-    False
-    """
+    """Tell whether a directory holds a whole generated data set."""
     return (Path(directory) / SETTINGS_FILE).is_file()
+
+
+def noise(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    sigma: float,
+    dtype: Any = "float32",
+) -> npt.NDArray[Any]:
+    """Return smooth noise of mean 0 and deviation 1, without a seam where it repeats."""
+    from skimage.filters import gaussian
+
+    values = gaussian(rng.standard_normal(size, dtype), sigma, mode="wrap")
+    return (values - values.mean()) / values.std()

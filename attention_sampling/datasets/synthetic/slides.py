@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from attention_sampling.checks import check_choice, check_count
 from attention_sampling.data.area import halve_window, level_sizes
-from attention_sampling.datasets.synthetic.generating import generate
+from attention_sampling.datasets.synthetic.generating import generate, noise
 
 __all__ = ["CELL_SHAPES", "generate_slide", "write_slides"]
 
@@ -166,11 +166,11 @@ def _generate_tissue(
         radii = rng.uniform(0.22, 0.42, 2) * low
         ellipse = np.hypot((rows - row) / radii[0], (columns - column) / radii[1])
         distance = np.minimum(distance, ellipse)
-    shore = 1 + 0.2 * _noise(rng, low, 8) + 0.1 * _noise(rng, low, 2)
+    shore = 1 + 0.2 * noise(rng, low, 8) + 0.1 * noise(rng, low, 2)
     tissue = _step(shore - distance, 0.05)
     # Pale holes, as fat or vessels leave them.
-    tissue *= 1 - _step(_noise(rng, low, 2) - rng.uniform(1.2, 1.5), 0.1)
-    density = tissue * _TISSUE * (1 + 0.06 * _noise(rng, low, 4))
+    tissue *= 1 - _step(noise(rng, low, 2) - rng.uniform(1.2, 1.5), 0.1)
+    density = tissue * _TISSUE * (1 + 0.06 * noise(rng, low, 4))
     full = resize(density.astype("float32"), size, order=1)
     start = rng.integers(_TEXTURE, size=2)
     texture = np.roll(_texture(), start, axis=(0, 1))
@@ -183,7 +183,7 @@ def _generate_tissue(
 def _texture() -> _Array:
     """Return the finest texture of tissue, the same in all slides."""
     rng = np.random.default_rng(0)
-    return (1 + 0.1 * _noise(rng, (_TEXTURE, _TEXTURE), 2)).astype("float32")
+    return (1 + 0.1 * noise(rng, (_TEXTURE, _TEXTURE), 2)).astype("float32")
 
 
 def _generate_spot(
@@ -206,7 +206,7 @@ def _generate_spot(
     # Around each pixel as dense as the spot is to be, whatever its cells: what is left are
     # details, of which a view shows nothing.
     detail = ink - gaussian(ink, _BLUR)
-    waves = _noise(rng, ink.shape, 10)
+    waves = noise(rng, ink.shape, 10)
     rows, columns = np.ogrid[-half:half, -half:half]
     outline = radius * (1 + 0.05 * waves)
     density = _SPOT * (1 + 0.05 * waves) + 0.4 * detail
@@ -226,14 +226,6 @@ def _shape_cell(rng: np.random.Generator, shape: str, tilt: float) -> _Array:
     if hole:
         ink[ellipse(centre, centre, hole, hole, ink.shape)] = 0
     return downscale_local_mean(ink, (fine, fine))
-
-
-def _noise(rng: np.random.Generator, size: Any, sigma: float) -> _Array:
-    """Return smooth noise of mean 0 and deviation 1, without a seam where it repeats."""
-    from skimage.filters import gaussian
-
-    noise = gaussian(rng.standard_normal(size, "float32"), sigma, mode="wrap")
-    return (noise - noise.mean()) / noise.std()
 
 
 def _step(values: _Array, width: float) -> _Array:

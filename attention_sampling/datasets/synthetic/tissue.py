@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from attention_sampling.checks import check_count, check_pair
 from attention_sampling.datasets.colon_cancer import NUCLEUS_CLASSES
-from attention_sampling.datasets.synthetic.generating import generate
+from attention_sampling.datasets.synthetic.generating import generate, noise
 
 __all__ = ["generate_tissue", "write_tissue"]
 
@@ -64,8 +64,11 @@ def generate_tissue(
     height, width = (check_count("size", extent, smallest=_SMALLEST) for extent in size)
     nuclei = _locate_nuclei(rng, epithelial, (height, width))
     # Fat and vessels are pale; fibres are finer.
-    tissue = np.clip(1.6 + _noise(rng, (height, width), 20), 0.1, 1)
-    fibres = 1 + 0.1 * _noise(rng, (height, width), 4) + 0.1 * _noise(rng, size, 1.5)
+    coarse, medium, fine = (
+        noise(rng, (height, width), sigma, "float64") for sigma in (20, 4, 1.5)
+    )
+    tissue = np.clip(1.6 + coarse, 0.1, 1)
+    fibres = 1 + 0.1 * medium + 0.1 * fine
     haematoxylin = 0.1 * tissue * fibres + gaussian(
         _shape_nuclei(rng, nuclei, (height, width)), sigma=0.7
     )
@@ -182,16 +185,6 @@ def _shape_nuclei(
             if hole:
                 shapes[ellipse(row, column, scale * hole, scale * hole, size)] = 0
     return shapes
-
-
-def _noise(
-    rng: np.random.Generator, size: tuple[int, int], sigma: float
-) -> npt.NDArray[np.float64]:
-    """Return smooth noise, (height, width), of mean 0 and standard deviation 1."""
-    from skimage.filters import gaussian
-
-    noise = gaussian(rng.standard_normal(size), sigma, mode="wrap")
-    return (noise - noise.mean()) / noise.std()
 
 
 def _write_image(
