@@ -130,7 +130,7 @@ def find_files(paths: Paths) -> list[str]:
     """Return the files that a user names by paths, directories and patterns.
 
     Of a directory or pattern only images, broken ones among them; see `open_source`. One
-    without files is returned as it is, if there are others: opening it fails.
+    without images is returned as it is, if there are others: opening it fails.
 
     Raises:
         SourceError: there are none.
@@ -154,14 +154,14 @@ def find_files(paths: Paths) -> list[str]:
 
 
 def _describe_empty(path: str) -> str:
-    """Return what is wrong with a directory or pattern without files; "" for a file."""
+    """Return what is wrong with a directory or pattern without images; "" for a file."""
     if os.path.isdir(path):
         inside = os.path.join(glob.escape(path), "**", "*.png")
         return (
-            "this is a directory without files. For files in directories inside it, "
+            "this is a directory without images. For images in directories inside it, "
             f"give a pattern such as {inside!r}"
         )
-    return "no file fits this pattern" if _is_pattern(path) else ""
+    return "no image fits this pattern" if _is_pattern(path) else ""
 
 
 def _check_paths(paths: Paths) -> list[str | os.PathLike[str]]:
@@ -190,8 +190,7 @@ def _expand(path: str) -> list[str]:
     else:
         return [path]  # whether it is there shows when it is opened
     files = sorted(filter(os.path.isfile, found), key=_natural)
-    # Without any image all of them, to be refused by name.
-    return [file for file in files if _is_image(file)] or files
+    return [file for file in files if _is_image(file)]
 
 
 def _is_image(path: str) -> bool:

@@ -124,7 +124,7 @@ def test_check_lists_what_is_broken(files):
         "a.png: (image 0): rows 0 to 256, columns 0 to 256 cannot be read: the PNG is",
         "c.h5[x[1]]: (image 1): rows 44 to 300, columns 444 to 700 cannot be read",
         "d.h5: it has been cut, or not been written to its end",
-        "empty: this is a directory without files",
+        "empty: this is a directory without images",
         "5 files: 4 images (2 of ",
         "These do not fit one source",
     ]
@@ -238,7 +238,10 @@ def test_convert_stopped_by_ctrl_c_says_so_and_goes_on(rng):
         ([], "usage: "),
         (["info"], "usage: "),
         (["unknown", "a.png"], "usage: "),
-        (["check", "nothing/*.png"], "error: nothing/*.png: no file fits this pattern"),
+        (
+            ["check", "nothing/*.png"],
+            "error: nothing/*.png: no image fits this pattern",
+        ),
         (
             ["convert", "a.png", "b.png"],
             "error: The last argument is the file to write",
