@@ -1,6 +1,7 @@
 """Describe and decode image files that are small enough to be decoded as a whole."""
 
 import importlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +17,16 @@ from attention_sampling.data.tiff import TiffSource, is_tiff
 # (height, width, channels) and the name of the dtype.
 Description = tuple[tuple[int, int, int], str]
 
-# Format -> what a file begins with.
+# Format -> what a file begins with. No text is a BMP or PPM: a table may begin with BMI,
+# or with P1 and P2.
 _SIGNATURES = {
-    "BMP": (b"BM",),
-    "GIF": (b"GIF87a", b"GIF89a"),
-    "JPEG": (b"\xff\xd8\xff",),
-    "JPEG 2000": (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n"),
-    "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "PPM": tuple(b"P%d%c" % (n, space) for n in range(1, 7) for space in b" \t\r\n#"),
-    "WebP": (b"RIFF",),
+    "BMP": rb"BM.{10}\0\0",
+    "GIF": rb"GIF8[79]a",
+    "JPEG": rb"\xff\xd8\xff",
+    "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "PPM": rb"P[1-6]\s*(\s\d|#)",
+    "WebP": rb"RIFF.{4}WEBP",
 }
 # The classes themselves: Pillow's Image.open warns of large images, or refuses them, by
 # a setting of the whole process; and it would hand PostScript to an interpreter.
@@ -55,8 +57,8 @@ def find_format(start: bytes) -> str | None:
     """Return the format of an image file, such as ``"JPEG"``, told by its first bytes."""
     if is_tiff(start):
         return "TIFF"
-    for name, signatures in _SIGNATURES.items():
-        if start.startswith(signatures) and (name != "WebP" or start[8:12] == b"WEBP"):
+    for name, pattern in _SIGNATURES.items():
+        if re.match(pattern, start, re.DOTALL):
             return name
     return None
 

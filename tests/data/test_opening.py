@@ -185,6 +185,8 @@ def test_what_is_no_image_is_left_out_of_folders():
     Path("d/slide").symlink_to(SLIDE)
     Path("d/labels.csv").write_text("file,label\n1.png,0\n")
     Path("d/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    Path("d/patients.csv").write_text("BMI,age\n22,50\n24,61\n")
+    Path("d/genes.tsv").write_text("P1\tP2\n1\t2\n")
     for name in ("README", "notes.txt", "regions.xml", "zeros"):
         Path("d", name).write_bytes(bytes(5) if name == "zeros" else b"words")
     images = ["1.png", "cut.png", "empty.JPG", "page.tif"]

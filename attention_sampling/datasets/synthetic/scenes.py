@@ -83,32 +83,24 @@ def write_scenes(
     }
 
     def write(part: Path) -> None:
-        _write(part, n_images, size, seed, progress)
+        from PIL import Image
+        from tqdm import tqdm
+
+        (part / "images").mkdir()
+        lines = []
+        for number in tqdm(range(n_images), "Road scenes", disable=not progress):
+            # Each image has its own stream, and each four their own order of limits.
+            four = np.random.default_rng((seed, 0, number // 4))
+            limit = [None, *LIMIT_CLASSES][four.permutation(4)[number % 4]]
+            rng = np.random.default_rng((seed, 1, number))
+            image, signs = generate_scene(rng, limit, size)
+            name = f"{number:05d}.jpg"
+            Image.fromarray(image).save(part / "images" / name, quality=90)
+            for class_id, *box in signs:
+                lines.append(";".join(map(str, (name, *box, class_id))) + "\n")
+        (part / "gt.txt").write_text("".join(lines), encoding="ascii")
 
     generate(directory, settings, write)
-
-
-def _write(
-    directory: Path, n_images: int, size: tuple[int, int], seed: int, progress: bool
-) -> None:
-    from PIL import Image
-    from tqdm import tqdm
-
-    (directory / "images").mkdir(parents=True)
-    lines = []
-    for number in tqdm(
-        range(n_images), "Road scenes", unit="image", disable=not progress
-    ):
-        # Each image has a stream of its own, and each four their own order of limits.
-        four = np.random.default_rng((seed, 0, number // 4))
-        limit = [None, *LIMIT_CLASSES][four.permutation(4)[number % 4]]
-        rng = np.random.default_rng((seed, 1, number))
-        image, signs = generate_scene(rng, limit, size)
-        name = f"{number:05d}.jpg"
-        Image.fromarray(image).save(directory / "images" / name, quality=90)
-        for class_id, *box in signs:
-            lines.append(";".join(map(str, (name, *box, class_id))) + "\n")
-    (directory / "gt.txt").write_text("".join(lines), encoding="ascii")
 
 
 def generate_scene(
