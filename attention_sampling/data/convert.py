@@ -63,8 +63,8 @@ def convert(
             ``"none"``. None of them loses anything.
         overwrite: replace the file if it exists.
         on_error: what to do about an image that cannot be read: ``"raise"``, or
-            ``"skip"`` to leave it out. Where the process lacks files or memory, no image
-            is to blame, and it is raised.
+            ``"skip"`` to leave it out. If the process runs out of open files or memory,
+            the error is raised in any case.
         progress: show a progress bar on stderr, if tqdm is installed.
 
     Returns:

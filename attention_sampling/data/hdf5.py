@@ -31,16 +31,14 @@ _MEANINGS = {
 class HDF5Source(FileSource):
     """Images in HDF5 files.
 
-    Read are datasets (height, width, channels) of one image, (height, width) of one grey
+    It reads datasets (height, width, channels) of one image, (height, width) of one grey
     image, and (count, height, width, channels) of several; and files that
-    ``python -m attention_sampling convert`` wrote, with all their levels. Fast are
-    windows of datasets that are stored in chunks (``chunks=(256, 256, 3)``) and little
-    compressed.
+    ``python -m attention_sampling convert`` wrote, with all their levels. Windows are read
+    fast from datasets in chunks (``chunks=(256, 256, 3)``) of little compression.
 
-    Pixels come from the named files alone: what leads to other files, such as external
-    links and virtual datasets, is refused. A file that is open for writing is refused
-    as well, as far as HDF5 can tell: one that is written without locks, or whose writer
-    was killed after it had flushed, looks complete, and what it lacks reads as zeros.
+    External links and virtual datasets, which lead to other files, are refused. So is a
+    file that is open for writing, if HDF5 can tell: a file that is written without locks,
+    or whose writer was killed after a flush, looks complete, and missing pixels are zero.
 
     HDF5 reads one window at a time in a process, whatever the threads.
 

@@ -19,19 +19,17 @@ _KEPT = 2**30
 class ImageFilesSource(FileSource):
     """Read JPEG, PNG, BMP, TIFF, and others that Pillow knows, one image a file.
 
-    Such a file has to be decoded as a whole for the smallest of windows. What is decoded
-    is kept, as much as ``cache_bytes`` allow, and what was not used for longest makes
-    room. Where the images of a batch do not fit, or many are in use at once, convert
-    them: ``python -m attention_sampling convert``.
+    Such a file has to be decoded as a whole for the smallest of windows. Decoded images
+    are kept up to ``cache_bytes``; the least recently used one goes first. If the images
+    of a batch do not fit, convert them: ``python -m attention_sampling convert``.
 
     Pixels are as they are stored: an orientation in the EXIF data is not applied, as
     coordinates of annotations refer to the stored pixels. Grey images have 1 channel,
     with alpha 2; colours have 3, with alpha 4; a palette becomes colours. 16 bits stay
     16 bits. Refused are animations and CMYK.
 
-    Opening reads the headers alone. A JPEG has no checksum, so that damage to its scan
-    of few bytes may pass; more of it is found.
-    ``python -m attention_sampling check`` decodes everything.
+    Opening reads the headers alone; ``python -m attention_sampling check`` decodes
+    everything. A JPEG has no checksum: damage of a few bytes may not be noticed.
 
     Args:
         paths: a file or several.

@@ -121,7 +121,7 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> FileS
         raise SourceError(f"{path}: {reasons[path]}{remedy if helps else ''}")
     _check_keywords(chosen, keywords)
     source = chosen(fitting, on_error=on_error, **keywords)
-    # What the source itself has skipped comes behind.
+    # First what was skipped here, then what the source skipped.
     source.skipped = (*reasons.items(), *source.skipped)
     return source
 
@@ -226,7 +226,7 @@ def _read_start(path: str) -> bytes:
 
 
 def _unite_tiffs(formats: dict[str, type[FileSource]]) -> None:
-    """Let one source open what is TIFF in one way and another: slides, tiles, small."""
+    """Let one source open all TIFF files, if some are slides, in tiles, or small."""
     kinds = set(formats.values())
     if OpenSlideSource in kinds:  # openslide reads TIFF in tiles, or says what is wrong
         for path, one in formats.items():

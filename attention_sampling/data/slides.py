@@ -33,9 +33,9 @@ class OpenSlideSource(FileSource):
     no label or overview. A tiled TIFF of no scanner must have three channels of 8 bits:
     others are refused, instead of converted; ``TiffSource`` reads them.
 
-    Windows are exact at full resolution. Views are averaged from smaller levels; where
-    a level is not smaller by a whole factor, openslide interpolates, and the view is off
-    by less than a pixel of that level, which is half of its own at most.
+    Windows are exact at full resolution. Views are averaged from smaller levels. If the
+    factor between two levels is no integer, openslide interpolates, and a view is shifted
+    by less than one pixel of its level: at most half a pixel of the view.
 
     Some formats spread a slide over several files (MRXS, VMS, DICOM): give the one that
     openslide asks for, and openslide finds the others. Only that one is watched for

@@ -10,10 +10,9 @@ from attention_sampling.data.errors import import_library
 from attention_sampling.data.jpeg import decode_jpeg_tile
 from attention_sampling.data.source import Size
 
-# Bytes of a compressed tile when decoded; what claims more is broken, or not stored so
-# that windows can be read from it.
+# Bytes of a decoded tile. A larger one is broken, or too large to read windows from.
 _LARGEST_TILE = 2**30
-# Bytes of a row that are rather read than skipped by another call of the system.
+# Bytes of a row: reading so many costs less than one more call of the system.
 _SKIPPED_BYTES = 2**14
 # Pixels to a multiple of which a JPEG tile may be padded.
 _JPEG_BLOCK = 16
@@ -114,7 +113,7 @@ class TiffLevel:
     def _read_tile(
         self, target: npt.NDArray[Any], tile: int, rows: slice, columns: slice
     ) -> None:
-        """Fill an array with pixels of the tile of that number, of every plane."""
+        """Fill an array with pixels of a tile, of every plane."""
         channel = 0
         for page in self._pages:
             for plane in range(self._separate):

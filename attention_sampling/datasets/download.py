@@ -73,7 +73,7 @@ def _download(url: str, path: Path, progress: bool, md5: str | None = None) -> N
         return
     try:
         with replacing(path) as part:
-            # Whatever the address says, and wherever it leads.
+            # pooch.retrieve would also take ftp and other protocols.
             pooch.HTTPDownloader(progressbar=progress, timeout=30)(url, part, None)
             if md5 is not None and (found := pooch.file_hash(part, "md5")) != md5:
                 raise ValueError(f"a file of md5 {found}, not {md5}")
