@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and one process at a time in a directory."""
+"""Files that appear whole, one process at a time in a directory, a quiet terminal."""
 
 import contextlib
 import json
@@ -104,6 +104,30 @@ def _clear_parts(directory: Path) -> None:
     for child in directory.iterdir():
         if child.is_dir() and not child.is_symlink() and not (child / ".lock").exists():
             _clear_parts(child)
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Keep what TensorFlow logs while it is imported off the terminal.
+
+    TensorFlow 2.21 tells of CUDA and oneDNN before it knows how much it may log. Python's
+    errors come through. ``TF_CPP_MIN_LOG_LEVEL`` is set to 3, errors only, unless it is
+    set already.
+
+    Example:
+
+    >>> with quiet_imports():
+    ...     import keras
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def keep_settings(path: Path, settings: Mapping[str, Any], resuming: bool) -> None:
