@@ -156,6 +156,9 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
 
     Keras has no public way to find the layers inside of layers.
 
+    Raises:
+        TypeError: this is neither a model nor a layer.
+
     Example:
 
     >>> inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -163,4 +166,9 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
     >>> any(isinstance(layer, keras.layers.Dense) for layer in layers)
     True
     """
+    if not isinstance(model, keras.Layer):
+        raise TypeError(
+            "`model` must be a Keras model; keras.saving.load_model loads one of a file. "
+            f"Received: model={model!r}"
+        )
     return list(model._flatten_layers())

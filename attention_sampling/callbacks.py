@@ -153,8 +153,8 @@ def begin_or_resume(
     trained = Path(output, "model.keras").exists()
     if trained and not resume:
         raise FileExistsError(
-            f"{output} holds a trained model: go on with --resume, or choose another "
-            "--output"
+            f"{output} holds a trained model: go on with it (resume), or choose another "
+            "output"
         )
     keep_settings(Path(output, "settings.json"), settings, trained)
     return trained
@@ -178,9 +178,9 @@ def resume_training(
         The compiled model, and the ``initial_epoch`` to tell ``fit``.
 
     Raises:
-        ValueError: ``steps_per_epoch`` not positive; a damaged file; a model that was saved without its optimizer, or not
-            at the end of an epoch of that length, so that it was trained with other data
-            or another batch size.
+        ValueError: ``steps_per_epoch`` not positive; a damaged file; a model that was
+            saved without its optimizer, or not at the end of an epoch of that length, so
+            that it was trained with other data or another batch size.
         OSError: a file that cannot be read or written.
 
     Example:

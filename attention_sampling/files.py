@@ -1,4 +1,4 @@
-"""Files and directories that appear whole or not at all, and one process at a time."""
+"""Files that appear whole, one process at a time in a directory, a quiet terminal."""
 
 import contextlib
 import json
@@ -111,6 +111,30 @@ def _remove(part: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
     else:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Keep what TensorFlow logs while it is imported off the terminal.
+
+    TensorFlow 2.21 tells of CUDA and oneDNN before it knows how much it may log. Python's
+    errors come through. ``TF_CPP_MIN_LOG_LEVEL`` is set to 3, errors only, unless it is
+    set already.
+
+    Example:
+
+    >>> with quiet_imports():
+    ...     import keras
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def keep_settings(path: Path, settings: Mapping[str, Any], resuming: bool) -> None:

@@ -51,9 +51,10 @@ def attention_sampling(
         seed: int for the random numbers of the sampling, None for a random one.
         estimator: without replacement, ``"unordered"`` (None) or ``"ordered"``, that of
             the paper. See ``Expectation``.
-        control_variate: take the noise out of the gradient of the attention that the
-            other patches tell of. Not with ``"ordered"``. None for True with a proposal
-            and False without one. See ``Expectation``.
+        control_variate: in the gradient of the attention, subtract from each feature
+            what the other patches say the sum is: the same on average, with less noise.
+            Not with ``"ordered"``. None for True with a proposal and False without one.
+            See ``Expectation``.
         prediction: what to predict from outside training: ``"sample"`` samples as in
             training, ``"top_k"`` takes the ``n_patches`` cells of most attention, and
             ``"all"`` every cell, which is the full model: exact, and as costly as it is.
@@ -152,6 +153,7 @@ def with_sampling(
         samples as its ``get_config()`` says.
 
     Raises:
+        TypeError: this is no model.
         ValueError: ``n_patches`` or ``prediction`` that cannot be; a model without such
             a layer, or a subclassed one that cannot be copied.
 
@@ -257,7 +259,7 @@ def set_source(model: keras.Model, source: Any) -> None:
             one the model was built with.
 
     Raises:
-        TypeError: this is no source.
+        TypeError: this is no model, or no source.
         ValueError: the source is of another kind; no layer of the model takes one.
 
     Example:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from attention_sampling.checks import check_count
 from attention_sampling.files import replacing
 from attention_sampling.layers.attention_sampling import sampling_layers
 
@@ -29,7 +30,8 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
     Args:
         model: model that calls one layer of ``attention_sampling()`` once, functional
             or subclassed.
-        inputs: arrays as for ``model.predict``.
+        inputs: arrays as for ``model.predict``, such as ``[views, images]``. Of a
+            dataset, those of a batch: ``(inputs, labels) = next(iter(dataset))``.
         batch_size: images at a time.
 
     Returns:
@@ -41,7 +43,8 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
         attention.
 
     Raises:
-        ValueError: no such layer, or several; no inputs.
+        TypeError: ``model`` is no model; inputs that are no arrays, such as a dataset.
+        ValueError: no such layer, or several; no inputs; ``batch_size`` not positive.
 
     Example:
 
@@ -63,6 +66,14 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
             f"Received: {len(layers)} such layers in {model.name!r}"
         )
     [layer] = layers
+    check_count("batch_size", batch_size, smallest=1)
+    for value in keras.tree.flatten(inputs):
+        if not getattr(value, "shape", ()):
+            raise TypeError(
+                "`inputs` must be arrays, such as [views, images]; of a dataset, those of "
+                "a batch: inputs, labels = next(iter(dataset)). "
+                f"Received: {type(value).__name__}"
+            )
     inputs = keras.tree.map_structure(np.asarray, inputs)
     count = len(keras.tree.flatten(inputs)[0])
 
@@ -114,10 +125,11 @@ def plot_attention(
     Args:
         path: PNG file to write, replaced as a whole.
         image: (height, width, 1 or 3), the full-resolution image, or a view of it with
-            ``image_size``: uint8, uint16, or floats from 0 to 1.
+            ``image_size``. Pixels of uint8 or uint16; or floats from 0 to 1, and floats
+            and other integers from 0 to 255 or 65535: the largest pixel decides which.
         attention: (rows, columns) attention map, as of one image of ``explain``, like
             the next three.
-        patches: (n_patches, patch_height, patch_width, 1 or 3), pixels as in ``image``.
+        patches: (n_patches, patch_height, patch_width, 1 or 3), pixels of the same kinds.
         sampled_attention: (n_patches,) attention at each patch.
         origins: (n_patches, 2) row and column of each patch, in pixels.
         margin: (rows, columns) pixels of the image at each side that the attention map
@@ -128,10 +140,14 @@ def plot_attention(
         title: line above the image.
         image_size: height and width of the image in full-resolution pixels, the unit of
             all positions; None if ``image`` itself is at full resolution.
+
+    Raises:
+        ValueError: pixels of another range.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
+    image, patches = displayable(image, patches)
     height, width = image_size or image.shape[:2]
     columns = math.ceil(len(patches) / 4)
     figure = Figure(figsize=(9 + 1.8 * columns, 9 * height / width + 0.4), dpi=_DPI)
@@ -139,7 +155,7 @@ def plot_attention(
     grid = figure.add_gridspec(min(4, len(patches)), 1 + columns, width_ratios=ratios)
     grid.update(left=0.01, right=0.99, bottom=0.02, top=0.92, wspace=0.04, hspace=0.3)
     axes = figure.add_subplot(grid[:, 0])
-    axes.imshow(displayable(image), extent=(0, width, height, 0))
+    axes.imshow(image, extent=(0, width, height, 0))
     # The eye compares brightness: opacity grows with attention, none where there is
     # none.
     opacity = np.sqrt(attention / attention.max())
@@ -170,20 +186,53 @@ def plot_attention(
     axes.set_title(title, fontsize=11)
     for number, patch in enumerate(patches):
         axes = figure.add_subplot(grid[number % 4, 1 + number // 4])
-        axes.imshow(displayable(patch))
+        axes.imshow(patch)
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{number + 1}: {sampled_attention[number]:.2g}", fontsize=9)
     save_figure(figure, path)
 
 
-def displayable(image: Any) -> Any:
-    """Return (height, width, 3) floats from 0 to 1 of an image of 1 or 3 channels."""
-    image = np.asarray(image)
-    if np.issubdtype(image.dtype, np.integer):
-        image = image / np.iinfo(image.dtype).max
-    if image.shape[-1] == 1:
-        image = np.repeat(image, 3, axis=-1)
-    return np.clip(image, 0, 1)
+def displayable(*images: Any) -> list[Any]:
+    """Return floats from 0 to 1 of images of one scale, all with 3 channels.
+
+    Args:
+        images: (..., 1 or 3) each, as ``plot_attention`` takes them.
+
+    Raises:
+        ValueError: the pixels are of another range.
+
+    Example:
+
+    >>> image, patch = displayable(np.full((9, 9, 1), 255.0), np.full((3, 3, 1), 51.0))
+    >>> patch.shape, round(float(patch.max()), 3)
+    ((3, 3, 3), 0.2)
+    """
+    arrays = [np.asarray(image) for image in images]
+    shown = []
+    for array in arrays:
+        # A dark patch is on the scale of its image.
+        alike = [other for other in arrays if other.dtype == array.dtype]
+        array = np.clip(array.astype("float32") / _white(alike), 0, 1)
+        shown.append(np.broadcast_to(array, (*array.shape[:-1], 3)))
+    return shown
+
+
+def _white(arrays: list[Any]) -> int:
+    """Return the value of a white pixel, of arrays of one dtype."""
+    dtype = arrays[0].dtype
+    if dtype in ("uint8", "uint16"):
+        return int(np.iinfo(dtype).max)
+    lowest = min(array.min() for array in arrays)
+    highest = max(array.max() for array in arrays)
+    for white in (255, 65535) if dtype.kind in "iu" else (1, 255, 65535):
+        if highest <= 1.01 * white:  # what resizes an image may go beyond
+            if lowest < -0.01 * white:
+                break
+            return white
+    raise ValueError(
+        "The pixels of `image` and `patches` must be from 0 to 1, 255 or 65535. "
+        f"Received: {dtype} from {lowest} to {highest}"
+    )
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:

@@ -8,25 +8,22 @@ publish neither them nor pictures made from them.
 """
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from attention_sampling.files import one_process, quiet_imports
 
-# TensorFlow 2.21 logs while it is imported, whatever that level.
-terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-os.dup2(nowhere, 2)
-try:
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+with quiet_imports():
     import keras
     import numpy as np
     import tensorflow as tf
     from keras import callbacks, layers
-    from keras.metrics import SparseCategoricalCrossentropy
     from skimage.color import hed_from_rgb, rgb_from_hed
 
-    from attention_sampling import MultinomialEntropy, SampleSoftmax, attention_sampling
+    import attention_sampling as ats
     from attention_sampling.callbacks import (
         EpochCheckpoint,
         begin_or_resume,
@@ -35,30 +32,12 @@ try:
     from attention_sampling.datasets.colon_cancer import load_colon_cancer, read_images
     from attention_sampling.datasets.folds import stratified_folds
     from attention_sampling.datasets.synthetic.tissue import write_tissue
-    from attention_sampling.files import one_process
     from attention_sampling.visualize import explain, plot_attention
-finally:
-    os.dup2(terminal, 2)
 
 CLASSES = ("without", "epithelial")
 PATCH_SIZE = 27  # pixels of an image
 SCALE = 5  # pixels of an image for one of its view, each way
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    option = parser.add_argument
-    option("--dataset", type=Path, help="directory of CRCHistoPhenotypes_2016_04_28")
-    option("--output", type=Path, default=Path("runs/colon_cancer"))
-    option("--epochs", type=int, help="default: 20 on generated tissue, else 100")
-    option("--batch-size", type=int, default=5)
-    option("--n-patches", type=int, default=10)
-    option("--seed", type=int, default=0)
-    option("--resume", action="store_true", help="go on after the last whole epoch")
-    arguments = parser.parse_args()
-    if min(arguments.epochs or 100, arguments.batch_size, arguments.n_patches) < 1:
-        parser.error("--epochs, --batch-size and --n-patches must be at least 1")
-    return arguments
+LEARNING_RATE = 1e-3
 
 
 def augment(image, seed):
@@ -96,58 +75,99 @@ def make_batches(images, labels, batch_size, seed=None):
     return dataset.batch(batch_size).prefetch(2)
 
 
+def build_attention():
+    """Return the network from a view to the attention map, a cell for each pixel."""
+    view = keras.Input((None, None, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(view)
+    x = layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
+    x = layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
+    scores = layers.Conv2D(1, 3, padding="same")(x)
+    attention = ats.SampleSoftmax(squeeze_channels=True, smooth=1e-5)(scores)
+    return keras.Model(view, attention, name="attention")
+
+
+def build_feature():
+    """Return the network from a patch to a vector of length 1."""
+    patch = keras.Input((PATCH_SIZE, PATCH_SIZE, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(patch)
+    x = layers.MaxPooling2D(2)(layers.Conv2D(36, 4, activation="relu")(x))
+    x = layers.MaxPooling2D(2)(layers.Conv2D(48, 3, activation="relu")(x))
+    x = layers.Dense(512, activation="relu")(layers.Flatten()(x))
+    x = layers.Dense(512, activation="relu")(x)
+    # Features of one length, in all directions: the attention is then the best
+    # distribution to sample from, and each patch counts from the beginning.
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    return keras.Model(patch, layers.UnitNormalization()(x), name="feature")
+
+
 def build_model(image_shape, n_patches, seed):
     height, width, channels = image_shape
-    attention = keras.Sequential(
-        [
-            layers.Rescaling(1 / 127.5, offset=-1),
-            layers.Conv2D(8, 3, padding="same", activation="tanh"),
-            layers.Conv2D(8, 3, padding="same", activation="tanh"),
-            layers.Conv2D(1, 3, padding="same"),
-            SampleSoftmax(squeeze_channels=True, smooth=1e-5),
-        ],
-        name="attention",
-    )
-    feature = keras.Sequential(
-        [
-            keras.Input((PATCH_SIZE, PATCH_SIZE, channels)),
-            layers.Rescaling(1 / 127.5, offset=-1),
-            layers.Conv2D(36, 4, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(48, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Flatten(),
-            layers.Dense(512, activation="relu"),
-            layers.Dense(512, activation="relu"),
-            # Features of one length, in all directions: the attention is then the best
-            # distribution to sample from, and each patch counts from the beginning.
-            layers.BatchNormalization(momentum=0.9),
-            layers.UnitNormalization(),
-        ],
-        name="feature",
-    )
     view = keras.Input((height // SCALE, width // SCALE, channels), name="view")
     image = keras.Input(image_shape, name="image", dtype="uint8")
-    features, _, _ = attention_sampling(
-        attention,
-        feature,
+    features, _, _ = ats.attention_sampling(
+        build_attention(),
+        build_feature(),
         n_patches=n_patches,
-        attention_regularizer=MultinomialEntropy(0.01),
+        attention_regularizer=ats.MultinomialEntropy(0.01),
         control_variate=True,
         seed=seed,
     )([view, image])
     features = layers.Rescaling(4.0)(features)  # an average of unit vectors is short
     label = layers.Dense(len(CLASSES), activation="softmax")(features)
     model = keras.Model([view, image], label)
+    cross_entropy = keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")
     model.compile(
-        optimizer=keras.optimizers.Adam(1e-3, clipnorm=1.0),
+        keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
-        metrics=["accuracy", SparseCategoricalCrossentropy("cross_entropy")],
+        metrics=["accuracy", cross_entropy],
     )
     return model
 
 
-def plot_some(model, samples, images, directory):
+def train(output, dataset, epochs, batch_size, n_patches, seed, resume):
+    settings = {"batch_size": batch_size, "n_patches": n_patches}
+    resume = begin_or_resume(output, resume, **settings)
+    if not dataset:
+        print(f"Generated tissue: {output / 'tissue'}", flush=True)
+    data = load_colon_cancer(dataset or write_tissue(output / "tissue"))
+    chosen, test = stratified_folds(data.labels, 5, names=data.numbers)[0]
+    print(f"{data}: {len(chosen)} to train on, {len(test)} to test with")
+    images, labels = read_images(data.samples), data.labels
+    keras.utils.set_random_seed(seed)
+    model_file, log = output / "model.keras", output / "log.csv"
+    if resume:
+        model, done = resume_training(model_file, -(-len(chosen) // batch_size), log)
+    else:
+        model, done = build_model(images.shape[1:], n_patches, seed), 0
+    order = seed + 1000 * done  # another one after an interruption
+    test_batches = make_batches(images[test], labels[test], batch_size)
+    print("loss = cross_entropy + regularizer of the attention, which is negative")
+    model.fit(
+        make_batches(images[chosen], labels[chosen], batch_size, order),
+        validation_data=test_batches,
+        epochs=epochs,
+        initial_epoch=done,
+        callbacks=[
+            callbacks.LearningRateScheduler(  # falls in the second half
+                lambda epoch: LEARNING_RATE * min(1, 2 * (1 - epoch / epochs))
+            ),
+            callbacks.TerminateOnNaN(),
+            callbacks.CSVLogger(log, append=done > 0),
+            callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+            EpochCheckpoint(model_file),
+        ],
+        shuffle=False,  # the batches are
+        verbose=2,
+    )
+    scores = model.evaluate(test_batches, verbose=0, return_dict=True)
+    if math.isnan(scores["loss"]):
+        raise ValueError(f"The loss is NaN; {output} keeps the last good epoch, if any")
+    samples = [data.samples[number] for number in test[:4]]
+    plot_pictures(model, samples, images[test[:4]], output / "pictures")
+    print(f"Test accuracy {scores['accuracy']:.3f}. Everything is in {output}")
+
+
+def plot_pictures(model, samples, images, directory):
     """Plot what the model looked at, with the epithelial nuclei as points."""
     directory.mkdir(exist_ok=True)
     views = np.stack([make_view(image) for image in images])
@@ -164,56 +184,23 @@ def plot_some(model, samples, images, directory):
 
 
 def main():
-    arguments = parse_arguments()
-    batch_size, seed = arguments.batch_size, arguments.seed
-    epochs = arguments.epochs
-    if epochs is None:
-        epochs = 100 if arguments.dataset else 20
-    with one_process(arguments.output) as output:
-        model_file, log = output / "model.keras", output / "log.csv"
-        resuming = begin_or_resume(
-            output,
-            arguments.resume,
-            batch_size=batch_size,
-            n_patches=arguments.n_patches,
-        )
-        if arguments.dataset is None:
-            print(f"Generated tissue: {output / 'tissue'}", flush=True)
-        data = load_colon_cancer(arguments.dataset or write_tissue(output / "tissue"))
-        train, test = stratified_folds(data.labels, 5, names=data.numbers)[0]
-        print(f"{data}: {len(train)} to train on, {len(test)} to test with")
-        images = read_images(data.samples)
-
-        keras.utils.set_random_seed(seed)
-        if resuming:
-            model, done = resume_training(model_file, -(-len(train) // batch_size), log)
-        else:
-            model, done = build_model(images.shape[1:], arguments.n_patches, seed), 0
-        print("loss = cross_entropy + regularizer of the attention, which is negative")
-        order = seed + 1000 * done  # another one after an interruption
-        test_batches = make_batches(images[test], data.labels[test], batch_size)
-        model.fit(
-            make_batches(images[train], data.labels[train], batch_size, order),
-            validation_data=test_batches,
-            initial_epoch=done,
-            epochs=epochs,
-            callbacks=[
-                callbacks.LearningRateScheduler(  # falls in the second half
-                    lambda epoch: 1e-3 * min(1, 2 * (1 - epoch / epochs))
-                ),
-                callbacks.TerminateOnNaN(),
-                callbacks.CSVLogger(log, append=done > 0),
-                callbacks.TensorBoard(output / "tensorboard", write_graph=False),
-                EpochCheckpoint(model_file),
-            ],
-            shuffle=False,  # the batches are
-            verbose=2,
-        )
-        results = model.evaluate(test_batches, verbose=0, return_dict=True)
-        print(f"test accuracy {results['accuracy']:.3f}")
-        samples = [data.samples[number] for number in test[:4]]
-        plot_some(model, samples, images[test[:4]], output / "pictures")
-        print(f"Model, log and pictures: {output}")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    option = parser.add_argument
+    option("--dataset", type=Path, help="directory of CRCHistoPhenotypes_2016_04_28")
+    option("--output", type=Path, default=Path("runs/colon_cancer"))
+    option("--epochs", type=int, help="default: 20 on generated tissue, else 100")
+    option("--batch-size", type=int, default=5)
+    option("--n-patches", type=int, default=10)
+    option("--seed", type=int, default=0)
+    option("--resume", action="store_true", help="go on after the last whole epoch")
+    arguments = parser.parse_args()
+    if arguments.epochs is None:
+        arguments.epochs = 100 if arguments.dataset else 20
+    if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:
+        parser.error("--epochs, --batch-size and --n-patches must be at least 1")
+    options = vars(arguments)
+    with one_process(options.pop("output")) as output:
+        train(output, **options)
 
 
 if __name__ == "__main__":

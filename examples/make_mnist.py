@@ -16,13 +16,12 @@ names a directory with its four original files, gzipped or not:
 
 import argparse
 import json
-import os
 import sys
 
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 from attention_sampling.datasets.megapixel_mnist_files import write_megapixel_mnist
 from attention_sampling.datasets.mnist import read_mnist
-from attention_sampling.files import one_process, replacing
+from attention_sampling.files import one_process, quiet_imports, replacing
 
 PATHS = "output", "mnist"  # the options that do not change the images
 
@@ -59,13 +58,8 @@ def load_digits(directory):
     """Return ``(digits, labels)`` of the training digits and of the test digits."""
     if directory is not None:
         return [read_mnist(directory, split) for split in ("train", "test")]
-    # TensorFlow logs while it is imported.
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
+    with quiet_imports():
         import keras
-    finally:
-        os.dup2(terminal, 2)
     try:
         return keras.datasets.mnist.load_data()
     except Exception as error:  # of no other type where there is no network

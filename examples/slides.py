@@ -9,18 +9,16 @@ label. --predict says what the trained model makes of another slide, or a folder
 import argparse
 import csv
 import json
+import math
 import os
 import sys
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from attention_sampling.files import one_process, quiet_imports
 
-# TensorFlow 2.21 logs while it is imported, whatever that level.
-terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-os.dup2(nowhere, 2)
-try:
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+with quiet_imports():
     import keras
     import numpy as np
     from keras import callbacks, layers
@@ -35,31 +33,10 @@ try:
     from attention_sampling.data.views import view_dataset
     from attention_sampling.datasets.folds import stratified_folds
     from attention_sampling.datasets.synthetic.slides import write_slides
-    from attention_sampling.files import one_process
     from attention_sampling.visualize import explain, plot_attention
-finally:
-    os.dup2(terminal, 2)
 
 VIEW_SIZE, PATCH_SIZE = 128, 64
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    option = parser.add_argument
-    option("--dataset", type=Path, help="folder of slides and of labels.csv")
-    option("--output", type=Path, default=Path("runs/slides"))
-    option("--epochs", type=int, default=24)
-    option("--batch-size", type=int, default=4, help="slides a step")
-    option("--n-patches", type=int, default=8, help="patches of each slide")
-    option("--seed", type=int, default=0)
-    option("--resume", action="store_true", help="go on after the last whole epoch")
-    option("--predict", type=Path, metavar="SLIDES", help="a slide, or a folder")
-    arguments = parser.parse_args()
-    if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:
-        parser.error("--epochs, --batch-size and --n-patches must be at least 1")
-    return arguments
+LEARNING_RATE = 2e-3
 
 
 def read_labels(folder):
@@ -85,17 +62,13 @@ def open_slides(paths):
 
 def build_attention(channels):
     """Return the network that tells where in a view to look, in cells of 4x4 pixels."""
-    return keras.Sequential(
-        [
-            keras.Input((VIEW_SIZE, VIEW_SIZE, channels)),
-            layers.Rescaling(1 / 127.5, offset=-1),
-            layers.Conv2D(8, 3, padding="same", activation="relu"),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.Conv2D(1, 3, padding="same"),
-            layers.MaxPooling2D(4),
-            ats.SampleSoftmax(squeeze_channels=True, smooth=1e-4),
-        ]
-    )
+    view = keras.Input((VIEW_SIZE, VIEW_SIZE, channels))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(view)
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
+    scores = layers.MaxPooling2D(4)(layers.Conv2D(1, 3, padding="same")(x))
+    attention = ats.SampleSoftmax(squeeze_channels=True, smooth=1e-4)(scores)
+    return keras.Model(view, attention)
 
 
 def build_feature(channels):
@@ -113,7 +86,9 @@ def build_feature(channels):
 
 
 def build_model(source, n_classes, n_patches, seed):
-    sample = ats.attention_sampling(
+    view = keras.Input((VIEW_SIZE, VIEW_SIZE, source.channels), name="view")
+    index = keras.Input((), dtype="int32", name="index")
+    features, _, _ = ats.attention_sampling(
         build_attention(source.channels),
         build_feature(source.channels),
         n_patches=n_patches,
@@ -123,48 +98,95 @@ def build_model(source, n_classes, n_patches, seed):
         prediction="top_k",  # the same answer every time
         source=source,
         seed=seed,
-    )
-    view = keras.Input((VIEW_SIZE, VIEW_SIZE, source.channels), name="view")
-    index = keras.Input((), dtype="int32", name="index")
-    features, _, _ = sample([view, index])
+    )([view, index])
     # Features of length 1, averaged, would move the logits too little.
     features = layers.Rescaling(4.0)(features)
     answer = layers.Dense(n_classes, activation="softmax")(features)
     model = keras.Model([view, index], answer)
     cross_entropy = keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")
     model.compile(
-        keras.optimizers.Adam(clipnorm=1.0),
+        keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy", cross_entropy],
     )
     return model
 
 
-def plot_slide(model, source, number, label, classes, directory):
+def train(output, dataset, epochs, batch_size, n_patches, seed, resume):
+    settings = {"batch_size": batch_size, "n_patches": n_patches, "seed": seed}
+    resume = begin_or_resume(output, resume, **settings)
+    if not dataset:
+        print(f"Generated slides: {output / 'slides'}", flush=True)
+    label_of = read_labels(dataset or write_slides(output / "slides"))
+    source = open_slides(list(label_of))
+    classes = sorted({label_of[path] for path in source.paths})
+    names = output / "classes.json"
+    if resume and json.loads(names.read_text("utf-8")) != classes:
+        raise ValueError(f"{output} was trained with other labels. Received: {classes}")
+    names.write_text(json.dumps(classes), "utf-8")
+    labels = [classes.index(label_of[path]) for path in source.paths]
+    chosen, test = stratified_folds(labels, n_folds=4, seed=seed)[0]
+    print(f"{len(chosen)} slides to train on, {len(test)} to test with")
+    keras.utils.set_random_seed(seed)
+    views = {"cache": output / "views"}
+    make_batches = partial(view_dataset, source, VIEW_SIZE, labels, batch_size, **views)
+    batches = make_batches(indices=chosen, shuffle=True, seed=seed)
+    test_batches = make_batches(indices=test)
+    model_file, log = output / "model.keras", output / "log.csv"
+    if resume:
+        model, done = resume_training(model_file, len(batches), log)
+        ats.set_source(model, source)
+    else:
+        model, done = build_model(source, len(classes), n_patches, seed), 0
+    print("loss = cross_entropy + regularizer of the attention, which is negative")
+    model.fit(
+        batches,
+        validation_data=test_batches,
+        epochs=epochs,
+        initial_epoch=done,
+        callbacks=[
+            callbacks.LearningRateScheduler(  # falls in the last quarter
+                lambda epoch: LEARNING_RATE * min(1, 4 * (1 - epoch / epochs))
+            ),
+            ats.ProposalMix(1.0, 0.0, epochs=12),
+            callbacks.TerminateOnNaN(),
+            callbacks.CSVLogger(log, append=done > 0),
+            callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+            EpochCheckpoint(model_file),
+        ],
+        shuffle=False,  # the batches are
+        verbose=2,
+    )
+    scores = model.evaluate(test_batches, verbose=0, return_dict=True)
+    if math.isnan(scores["loss"]):
+        raise ValueError(f"The loss is NaN; {output} keeps the last good epoch, if any")
+    for number in test[:6]:
+        plot_slide(model, source, number, classes, labels[number], output / "pictures")
+    print(f"Test accuracy {scores['accuracy']:.3f}. Everything is in {output}")
+
+
+def plot_slide(model, source, number, classes, label, directory):
     """Plot what the model looked at in a slide."""
+    directory.mkdir(exist_ok=True)
     view = source.read_view(number, VIEW_SIZE)
     seen = explain(model, [view[None], np.array([number], "int32")])
-    answer = classes[seen.pop("prediction")[0].argmax()]
-    size = source.shape(number)[:2]
+    predicted = seen.pop("prediction")[0].argmax()
+    size, name = source.shape(number)[:2], Path(source.names[number])
     scale = min(1, 1200 / max(size))
-    image = source.read_view(number, [int(scale * extent) for extent in size])
-    name = Path(source.names[number])
     plot_attention(
         directory / f"{name.stem}.png",
-        image / 255,
+        source.read_view(number, [int(scale * extent) for extent in size]),
         **{key: values[0] for key, values in seen.items()},
-        title=f"{name.name}: {label}, predicted: {answer}",
+        title=f"{name.name}: {classes[label]}, predicted {classes[predicted]}",
         image_size=size,
     )
 
 
-def predict(paths, output):
+def predict(slides, output):
     """Write what the trained model makes of other slides."""
-    if not (output / "model.keras").exists():
-        raise ValueError(f"{output} holds no trained model: train one first")
-    classes = json.loads((output / "classes.json").read_text("utf-8"))
     model = keras.saving.load_model(output / "model.keras", compile=False)
-    source = open_slides(paths)
+    classes = json.loads((output / "classes.json").read_text("utf-8"))
+    source = open_slides(slides)
     ats.set_source(model, source)
     answers = model.predict(view_dataset(source, VIEW_SIZE, batch_size=4), verbose=0)
     with (output / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
@@ -175,74 +197,29 @@ def predict(paths, output):
     print(f"{len(source)} slides; what they are is in {file.name}")
 
 
-def train(arguments, output):
-    model_file, log, views = (output / n for n in ("model.keras", "log.csv", "views"))
-    resuming = begin_or_resume(
-        output,
-        arguments.resume,
-        batch_size=arguments.batch_size,
-        n_patches=arguments.n_patches,
-        seed=arguments.seed,  # that of the split too
-    )
-    keras.utils.set_random_seed(arguments.seed)
-    if arguments.dataset is None:
-        print(f"generated slides: {output / 'slides'}", flush=True)
-    label_of = read_labels(arguments.dataset or write_slides(output / "slides"))
-    source = open_slides(list(label_of))
-    classes = sorted({label_of[path] for path in source.paths})
-    labels = [classes.index(label_of[path]) for path in source.paths]
-    names = output / "classes.json"
-    if resuming and json.loads(names.read_text("utf-8")) != classes:
-        raise ValueError(f"{output} was trained with other labels. Received: {classes}")
-    names.write_text(json.dumps(classes), "utf-8")
-    train_set, test_set = stratified_folds(labels, n_folds=4, seed=arguments.seed)[0]
-    print(f"{len(train_set)} slides to train on, {len(test_set)} to test with")
-    batches = partial(view_dataset, source, VIEW_SIZE, labels, arguments.batch_size)
-    shuffled = {"shuffle": True, "seed": arguments.seed}
-    train_batches = batches(indices=train_set, cache=views, **shuffled)
-    test_batches = batches(indices=test_set, cache=views)
-    if resuming:
-        model, initial_epoch = resume_training(model_file, len(train_batches), log)
-        ats.set_source(model, source)
-    else:
-        initial_epoch = 0
-        model = build_model(source, len(classes), arguments.n_patches, arguments.seed)
-    print("loss = cross_entropy + regularizer of the attention, which is negative")
-    epochs = arguments.epochs
-    model.fit(
-        train_batches,
-        validation_data=test_batches,
-        epochs=epochs,
-        initial_epoch=initial_epoch,
-        callbacks=[
-            # The learning rate falls in the last quarter.
-            callbacks.LearningRateScheduler(
-                lambda n: 2e-3 * min(1, 4 - 4 * n / epochs)
-            ),
-            ats.ProposalMix(1.0, 0.0, epochs=12),
-            callbacks.TerminateOnNaN(),
-            callbacks.CSVLogger(log, append=initial_epoch > 0),
-            callbacks.TensorBoard(output / "tensorboard", write_graph=False),
-            EpochCheckpoint(model_file),
-        ],
-        shuffle=False,  # the dataset does it
-        verbose=2,
-    )
-    scores = model.evaluate(test_batches, verbose=0, return_dict=True)
-    (output / "pictures").mkdir(exist_ok=True)
-    for number in test_set[:6]:
-        label = classes[labels[number]]
-        plot_slide(model, source, number, label, classes, output / "pictures")
-    print(f"test accuracy {scores['accuracy']:.3f}; pictures are in {output}")
-
-
 def main():
-    arguments = parse_arguments()
-    with one_process(arguments.output) as output:
-        if arguments.predict:
-            predict(arguments.predict, output)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    option = parser.add_argument
+    option("--dataset", type=Path, help="folder of slides and of labels.csv")
+    option("--output", type=Path, default=Path("runs/slides"))
+    option("--epochs", type=int, default=24)
+    option("--batch-size", type=int, default=4, help="slides a step")
+    option("--n-patches", type=int, default=8, help="patches of each slide")
+    option("--seed", type=int, default=0)
+    option("--resume", action="store_true", help="go on after the last whole epoch")
+    option("--predict", type=Path, metavar="SLIDES", help="a slide, or a folder")
+    arguments = parser.parse_args()
+    if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:
+        parser.error("--epochs, --batch-size and --n-patches must be at least 1")
+    options = vars(arguments)
+    slides, output = options.pop("predict"), options.pop("output")
+    if slides and not output.exists():  # a typing error makes no directory
+        raise ValueError(f"{output} holds no trained model: train one first")
+    with one_process(output):
+        if slides:
+            predict(slides, output)
         else:
-            train(arguments, output)
+            train(output, **options)
 
 
 if __name__ == "__main__":

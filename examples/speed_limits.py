@@ -8,54 +8,199 @@ Katharopoulos and Fleuret 2019, section 4.4.
 """
 
 import argparse
+import math
 import os
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+from attention_sampling.files import one_process, quiet_imports
+
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow 2.21 logs while it is imported, whatever that level.
-terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-os.dup2(nowhere, 2)
-try:
+with quiet_imports():
     import keras
     import tensorflow as tf
+    from keras import callbacks, layers
 
-    from attention_sampling import (
-        LocalContrast,
-        MultinomialEntropy,
-        SampleSoftmax,
-        attention_sampling,
-    )
+    import attention_sampling as ats
     from attention_sampling.callbacks import (
         EpochCheckpoint,
         begin_or_resume,
         resume_training,
     )
     from attention_sampling.data.views import view_and_image_dataset
-    from attention_sampling.datasets.speed_limits import (
-        check_images,
-        download_swedish,
-        load_speed_limits,
-    )
+    from attention_sampling.datasets import speed_limits
     from attention_sampling.datasets.synthetic.scenes import write_scenes
-    from attention_sampling.files import one_process
     from attention_sampling.visualize import explain, plot_attention
-finally:
-    os.dup2(terminal, 2)
 
 VIEW_SCALE = 1 / 8  # a sign of 34 pixels is 4 pixels wide in the view
 PATCH_SIZE = 64  # pixels: a sign, wherever in its cell of the attention map it is
 LEARNING_RATE = 2e-3
-N_PICTURES = 8
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def make_batches(data, batch_size, seed):
+    """Return batches of ((view, image), label), to train on and to test with."""
+    size = speed_limits.check_images(data.train + data.test)
+    view_size = tuple(2 * round(VIEW_SCALE * extent / 2) for extent in size)
+    print(
+        f"{len(data.train)} training and {len(data.test)} test images of {size[1]} x "
+        f"{size[0]} pixels; classes {', '.join(data.classes)}"
     )
+
+    def make(samples, seed=None):
+        paths, labels = [s.path for s in samples], [s.label for s in samples]
+        return view_and_image_dataset(paths, labels, size, view_size, batch_size, seed)
+
+    return make(data.train, seed), make(data.test)
+
+
+def build_attention():
+    """Return the network from a view to the attention map."""
+    view = keras.Input((None, None, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(view)
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
+    scores = layers.Conv2D(1, 3, padding="same")(x)
+    # Limits have a red ring. The attention starts as the variance of red against green
+    # around a pixel, and learns from there: from an even start it takes much longer.
+    red, green, _ = keras.ops.split(view, 3, axis=-1)
+    contrast = ats.LocalContrast(window=3)(red - green)
+    scores += 2 * keras.ops.log(1 + keras.ops.expand_dims(contrast, -1))
+    scores = layers.MaxPooling2D(2)(scores)
+    attention = ats.SampleSoftmax(squeeze_channels=True, smooth=1e-4)(scores)
+    return keras.Model(view, attention, name="attention")
+
+
+def convolve(x, filters, size, strides=1):
+    x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
+
+def build_feature():
+    """Return the network from a patch to a vector of length 1."""
+    patch = keras.Input((PATCH_SIZE, PATCH_SIZE, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(patch)
+    x = convolve(x, 16, 5, strides=2)
+    x = layers.MaxPooling2D(2)(convolve(x, 32, 3))
+    x = layers.MaxPooling2D(2)(convolve(x, 64, 3))
+    x = layers.GlobalMaxPooling2D()(convolve(x, 64, 3))
+    # Features that differ in direction, not in length: then the attention is the best
+    # distribution to sample from.
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    return keras.Model(patch, layers.UnitNormalization()(x), name="feature")
+
+
+def build_model(batches, n_classes, n_patches, seed):
+    (view, image), _ = batches.element_spec
+    view = keras.Input(view.shape[1:], name="view")
+    image = keras.Input(image.shape[1:], name="image", dtype="uint8")
+    features, _, _ = ats.attention_sampling(
+        build_attention(),
+        build_feature(),
+        n_patches=n_patches,
+        attention_regularizer=ats.MultinomialEntropy(0.01),
+        control_variate=True,
+        prediction="top_k",
+        seed=seed,
+    )([view, image])
+    # Features of length 1, averaged, would move the logits too little.
+    features = layers.Rescaling(4.0)(features)
+    label = layers.Dense(n_classes, activation="softmax")(features)
+    model = keras.Model([view, image], label)
+    cross_entropy = keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")
+    model.compile(
+        keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy", cross_entropy],
+    )
+    return model
+
+
+def train(
+    output, dataset, download, epochs, batch_size, n_patches, seed, resume, profile
+):
+    settings = {"batch_size": batch_size, "n_patches": n_patches, "seed": seed}
+    resume = not profile and begin_or_resume(output, resume, **settings)
+    directory = dataset or output / "scenes"
+    if download:
+        speed_limits.download_swedish(directory)
+    elif not dataset:
+        write_scenes(directory)
+    data = speed_limits.load_speed_limits(directory, test_fraction=0.2, seed=seed)
+    keras.utils.set_random_seed(seed)
+    batches, test_batches = make_batches(data, batch_size, seed)
+    model_file, log = output / "model.keras", output / "log.csv"
+    if resume:
+        model, done = resume_training(model_file, len(batches), log)
+        print(f"Going on after epoch {done}")
+    else:
+        model, done = build_model(batches, len(data.classes), n_patches, seed), 0
+    if profile:
+        return measure_steps(model, batches, output / "profile")
+    print("loss = cross_entropy + regularizer of the attention, which is negative")
+    counts = Counter(sample.label for sample in data.train)
+    usual = len(data.train) / len(data.classes)
+    model.fit(
+        batches,
+        validation_data=test_batches,
+        epochs=epochs,
+        initial_epoch=done,
+        # Rare classes count as much as frequent ones.
+        class_weight={label: usual / count for label, count in counts.items()},
+        callbacks=[
+            callbacks.LearningRateScheduler(  # falls in the last quarter
+                lambda epoch: LEARNING_RATE * min(1, 4 * (1 - epoch / epochs))
+            ),
+            callbacks.TerminateOnNaN(),
+            callbacks.CSVLogger(log, append=done > 0),
+            callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+            EpochCheckpoint(model_file),
+        ],
+        shuffle=False,  # the batches are
+        verbose=2,
+    )
+    scores = model.evaluate(test_batches, verbose=0, return_dict=True)
+    if math.isnan(scores["loss"]):
+        raise ValueError(f"The loss is NaN; {output} keeps the last good epoch, if any")
+    plot_pictures(model, test_batches, data, output / "pictures")
+    print(f"Test accuracy {scores['accuracy']:.3f}. Everything is in {output}")
+
+
+def plot_pictures(model, batches, data, directory):
+    """Plot what the model looked at, with the signs in boxes."""
+    directory.mkdir(exist_ok=True)
+    [((views, images), _)] = batches.unbatch().batch(8).take(1)
+    seen = explain(model, [views, images])
+    predicted = seen.pop("prediction").argmax(axis=-1)
+    for i, sample in enumerate(data.test[: len(images)]):
+        plot_attention(
+            directory / f"{Path(sample.path).stem}.png",
+            images[i],
+            **{name: values[i] for name, values in seen.items()},
+            boxes=[(s.top, s.left, s.bottom, s.right) for s in sample.signs],
+            title=f"{data.classes[sample.label]}, predicted {data.classes[predicted[i]]}",
+        )
+
+
+def measure_steps(model, batches, directory):
+    """Train a few steps; print what one takes, and leave a trace for TensorBoard."""
+    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+    few = batches.take(10).cache()
+    model.fit(few, shuffle=False, verbose=0)  # builds the graph
+    tf.config.experimental.reset_memory_stats(device)
+    start = time.perf_counter()
+    model.fit(few, shuffle=False, verbose=0)
+    milliseconds = 1000 * (time.perf_counter() - start) / len(few)
+    peak = tf.config.experimental.get_memory_info(device)["peak"] / 2**20
+    print(f"A training step on {device}: {milliseconds:.0f} ms, peak {peak:.0f} MiB")
+    trace = callbacks.TensorBoard(directory, profile_batch=(2, 5))
+    model.fit(few, shuffle=False, verbose=0, callbacks=[trace])
+    print(f"Look at it: pip install xprof; tensorboard --logdir {directory}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     option = parser.add_argument
     option("--dataset", type=Path, help="German or Swedish traffic signs")
     option("--download", action="store_true", help="the Swedish set into --dataset")
@@ -71,180 +216,9 @@ def parse_arguments():
         parser.error("--epochs, --batch-size and --n-patches must be at least 1")
     if arguments.download and not arguments.dataset:
         parser.error("--download needs --dataset, where to put the images")
-    return arguments
-
-
-def build_attention():
-    """Return the network from a view to the attention map."""
-    view = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(view)
-    x = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(x)
-    x = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(x)
-    scores = keras.layers.Conv2D(1, 3, padding="same")(x)
-    # Limits have a red ring. The attention starts as the variance of red against green
-    # around a pixel, and learns from there: from an even start it takes much longer.
-    red, green, _ = keras.ops.split(view, 3, axis=-1)
-    contrast = LocalContrast(window=3)(red - green)
-    scores += 2 * keras.ops.log(1 + keras.ops.expand_dims(contrast, -1))
-    scores = keras.layers.MaxPooling2D(2)(scores)
-    attention = SampleSoftmax(squeeze_channels=True, smooth=1e-4)(scores)
-    return keras.Model(view, attention, name="attention")
-
-
-def convolve(x, filters, size, strides=1):
-    x = keras.layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
-    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
-
-
-def build_feature():
-    """Return the network from a patch to a vector of length 1."""
-    patch = keras.Input((PATCH_SIZE, PATCH_SIZE, 3))
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
-    x = convolve(x, 16, 5, strides=2)
-    x = keras.layers.MaxPooling2D(2)(convolve(x, 32, 3))
-    x = keras.layers.MaxPooling2D(2)(convolve(x, 64, 3))
-    x = keras.layers.GlobalMaxPooling2D()(convolve(x, 64, 3))
-    # Features that differ in direction, not in length: then the attention is the best
-    # distribution to sample from.
-    x = keras.layers.BatchNormalization(momentum=0.9)(x)
-    return keras.Model(patch, keras.layers.UnitNormalization()(x), name="feature")
-
-
-def build_model(image_size, view_size, n_classes, n_patches, seed):
-    view = keras.Input((*view_size, 3), name="view")
-    image = keras.Input((*image_size, 3), name="image", dtype="uint8")
-    features, _, _ = attention_sampling(
-        build_attention(),
-        build_feature(),
-        n_patches=n_patches,
-        attention_regularizer=MultinomialEntropy(0.01),
-        control_variate=True,
-        prediction="top_k",
-        seed=seed,
-    )([view, image])
-    # Features of length 1, averaged, would move the logits too little.
-    features = keras.layers.Rescaling(4.0)(features)
-    label = keras.layers.Dense(n_classes, activation="softmax")(features)
-    model = keras.Model([view, image], label)
-    model.compile(
-        keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
-        loss="sparse_categorical_crossentropy",
-        metrics=[
-            "accuracy",
-            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
-        ],
-    )
-    return model
-
-
-def profile(model, batches, directory):
-    """Train a few steps; print what one takes, and leave a trace for TensorBoard."""
-    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
-    few = batches.take(10).cache()
-    model.fit(few, shuffle=False, verbose=0)  # builds the graph
-    tf.config.experimental.reset_memory_stats(device)
-    start = time.perf_counter()
-    model.fit(few, shuffle=False, verbose=0)
-    milliseconds = 1000 * (time.perf_counter() - start) / len(few)
-    peak = tf.config.experimental.get_memory_info(device)["peak"] / 2**20
-    print(f"A training step on {device}: {milliseconds:.0f} ms, peak {peak:.0f} MiB")
-    trace = keras.callbacks.TensorBoard(directory, profile_batch=(2, 5))
-    model.fit(few, shuffle=False, verbose=0, callbacks=[trace])
-    print(f"Look at it: pip install xprof; tensorboard --logdir {directory}")
-
-
-def plot_pictures(model, batches, samples, classes, directory):
-    directory.mkdir(exist_ok=True)
-    [((views, images), _)] = batches.unbatch().batch(N_PICTURES).take(1)
-    seen = explain(model, [views, images])
-    predictions = seen.pop("prediction")
-    for number, sample in enumerate(samples[:N_PICTURES]):
-        predicted = classes[predictions[number].argmax()]
-        plot_attention(
-            directory / f"{Path(sample.path).stem}.png",
-            images[number].numpy(),
-            **{name: array[number] for name, array in seen.items()},
-            boxes=[(s.top, s.left, s.bottom, s.right) for s in sample.signs],
-            title=f"{classes[sample.label]}, predicted {predicted}",
-        )
-
-
-def main():
-    arguments = parse_arguments()
-    with one_process(arguments.output) as output:
-        run(arguments, output)
-
-
-def run(arguments, output):
-    model_file, log = output / "model.keras", output / "log.csv"
-    resuming = not arguments.profile and begin_or_resume(
-        output,
-        arguments.resume,
-        batch_size=arguments.batch_size,
-        n_patches=arguments.n_patches,
-        seed=arguments.seed,  # that of the split too
-    )
-    directory = arguments.dataset or output / "scenes"
-    if arguments.download:
-        download_swedish(directory)
-    elif not arguments.dataset:
-        write_scenes(directory)
-    data = load_speed_limits(directory, test_fraction=0.2, seed=arguments.seed)
-    size = check_images(data.train + data.test)
-    view_size = tuple(2 * round(VIEW_SCALE * extent / 2) for extent in size)
-    print(
-        f"{len(data.train)} training and {len(data.test)} test images of {size[1]} x "
-        f"{size[0]} pixels; classes {', '.join(data.classes)}"
-    )
-
-    keras.utils.set_random_seed(arguments.seed)
-    sizes = size, view_size, arguments.batch_size
-    labels = [sample.label for sample in data.train]
-    train = view_and_image_dataset(
-        [s.path for s in data.train], labels, *sizes, shuffle_seed=arguments.seed
-    )
-    test = view_and_image_dataset(
-        [s.path for s in data.test], [s.label for s in data.test], *sizes
-    )
-    initial_epoch = 0
-    if resuming:
-        model, initial_epoch = resume_training(model_file, len(train), log)
-        print(f"Going on after epoch {initial_epoch}")
-    else:
-        n_classes, n_patches = len(data.classes), arguments.n_patches
-        model = build_model(size, view_size, n_classes, n_patches, arguments.seed)
-    if arguments.profile:
-        profile(model, train, output / "profile")
-        return
-
-    def learning_rate(epoch):  # falls in the last quarter
-        return LEARNING_RATE * min(1.0, 4 * (1 - epoch / arguments.epochs))
-
-    if initial_epoch < arguments.epochs:
-        print("loss = cross_entropy + regularizer of the attention, which is negative")
-        model.fit(
-            train,
-            validation_data=test,
-            initial_epoch=initial_epoch,
-            epochs=arguments.epochs,
-            # Rare classes count as much as frequent ones.
-            class_weight={
-                label: len(labels) / (len(data.classes) * count)
-                for label, count in Counter(labels).items()
-            },
-            callbacks=[
-                keras.callbacks.LearningRateScheduler(learning_rate),
-                keras.callbacks.TerminateOnNaN(),
-                keras.callbacks.CSVLogger(log, append=resuming),
-                keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
-                EpochCheckpoint(model_file),
-            ],
-            shuffle=False,  # the batches are
-            verbose=2,
-        )
-    scores = model.evaluate(test, verbose=0, return_dict=True)
-    plot_pictures(model, test, data.test, data.classes, output / "pictures")
-    print(f"Test accuracy {scores['accuracy']:.3f}. Everything is in {output}")
+    options = vars(arguments)
+    with one_process(options.pop("output")) as output:
+        train(output, **options)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,17 @@
 import errno
+import importlib
+import os
 import subprocess
 import sys
 
 import pytest
 
-from attention_sampling.files import keep_settings, one_process, replacing
+from attention_sampling.files import (
+    keep_settings,
+    one_process,
+    quiet_imports,
+    replacing,
+)
 
 
 def test_file_is_replaced_as_a_whole(tmp_path):
@@ -134,3 +141,17 @@ def test_settings_are_kept_and_others_are_refused(tmp_path):
     with pytest.raises(ValueError, match="n_patches was 5, is 7"):
         keep_settings(path, {"seed": 0, "n_patches": 7}, resuming=True)
     keep_settings(path, {"seed": 1, "n_patches": 7}, resuming=False)
+
+
+@pytest.mark.parametrize("level", [None, "0"])
+def test_imports_are_quiet_and_errors_come_through(capfd, monkeypatch, level):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if level:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    with quiet_imports():
+        os.write(2, b"a line of oneDNN\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such"), quiet_imports():
+        importlib.import_module("no_such")
+    os.write(2, b"after it\n")
+    assert capfd.readouterr().err == "after it\n"
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == (level or "3")

@@ -8,8 +8,11 @@ import pytest
 import attention_sampling
 
 LOADS_NO_FRAMEWORK = """
+import os
 import sys
+before = dict(os.environ)
 import attention_sampling
+assert dict(os.environ) == before
 assert attention_sampling.__version__
 heavy = {"keras", "tensorflow", "jax", "torch", "numpy"} & set(sys.modules)
 assert not heavy, f"loaded: {heavy}"

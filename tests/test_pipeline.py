@@ -223,6 +223,11 @@ def test_refuses_a_model_without_attention_sampling():
         with_sampling(model, n_patches=4)
 
 
+def test_refuses_what_is_no_model():
+    with pytest.raises(TypeError, match=r"load_model.*Received: model='model\.keras'"):
+        with_sampling("model.keras", n_patches=4)
+
+
 def test_a_layer_that_was_called_keeps_its_sampling():
     layer = sampling_layer(functional())
     with pytest.raises(ValueError, match=r"with_sampling\(model, \.\.\.\)"):

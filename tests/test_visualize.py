@@ -13,7 +13,7 @@ from attention_sampling import (
     SampleSoftmax,
     attention_sampling,
 )
-from attention_sampling.visualize import explain, plot_attention
+from attention_sampling.visualize import displayable, explain, plot_attention
 
 
 def layer_of(**arguments):
@@ -127,6 +127,25 @@ def test_explain_needs_one_layer_that_is_called_once(rng):
         explain(functional(), [array[:0] for array in x])
 
 
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (iter([1]), TypeError, "of a dataset, those of a batch.*Received: list_iter"),
+        ([[1.0, 2.0]], TypeError, "`inputs` must be arrays.*Received: float"),
+        (None, ValueError, "`batch_size` must be an int of at least 1.*=0"),
+    ],
+)
+def test_explain_tells_what_it_takes(inputs, error, message, rng):
+    size = 0 if inputs is None else 32
+    with pytest.raises(error, match=message):
+        explain(functional(), inputs or images_of(rng), batch_size=size)
+
+
+def test_explain_needs_a_model():
+    with pytest.raises(TypeError, match=r"load_model.*Received: model='model\.keras'"):
+        explain("model.keras", [])
+
+
 def read_picture(path):
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
@@ -161,6 +180,39 @@ def test_picture_shows_map_windows_and_patches(tmp_path, channels, size, more):
     assert count(pixels, 0, 255, 255) > 200  # frames of the windows
     assert count(pixels, 0, 255, 0) > 20  # the box to be found
     assert count(pixels, 223, 223, 32) > 100  # the attended cell, over the grey image
+
+
+GREY = [[[0], [51], [255]]]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.array(GREY, "uint8"),
+        257 * np.array(GREY, "uint16"),
+        np.array(GREY, "int64"),
+        257 * np.array(GREY, "int32"),
+        np.array(GREY, "float32"),
+        np.array(GREY) / 255,
+        np.array(GREY) / 254,  # a little more than white, as of a filter
+        257 * np.array(GREY, "float64"),
+    ],
+    ids=lambda image: f"{image.dtype} to {image.max():.4g}",
+)
+def test_pixels_of_any_kind_are_shown_alike(image):
+    """Patches too, which are on the scale of their image however dark they are."""
+    shown, patch = displayable(image, image[:, :2])
+    grey = np.repeat(np.array(GREY) / 255, 3, axis=-1)
+    np.testing.assert_allclose(shown, grey, atol=0.001)
+    np.testing.assert_array_equal(patch, shown[:, :2])
+
+
+@pytest.mark.parametrize(
+    "pixels", [[-1.0, 1.0], [0.0, 1e6], [0.0, np.nan], [-3, 200], [0, 70000]]
+)
+def test_pixels_of_another_range_are_refused(pixels):
+    with pytest.raises(ValueError, match=r"from 0 to 1, 255 or 65535\. Received: "):
+        displayable(np.reshape(pixels, (1, 2, 1)))
 
 
 def test_boxes_of_others_are_dashed(tmp_path):

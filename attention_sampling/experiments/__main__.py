@@ -2,10 +2,11 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from attention_sampling.files import quiet_imports
 
 # Command -> its module, imported when it is asked for, and what it does.
 _COMMANDS = {
@@ -22,7 +23,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: words of the command line, None for those of this process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser(
         prog="python -m attention_sampling experiments",
         description="The paper's experiments, measured again.",
@@ -47,18 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _import(module: str) -> Any:
-    """Import a module without the lines that TensorFlow writes of its libraries."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
     try:
-        return importlib.import_module(module)
+        with quiet_imports():
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         remedy = "pip install 'keras-attention-sampling[experiments]'"
         raise SystemExit(f"error: {error}: {remedy}") from error
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 if __name__ == "__main__":

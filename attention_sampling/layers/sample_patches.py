@@ -77,8 +77,9 @@ class SamplePatches(keras.layers.Layer):
 
     Raises:
         ValueError: ``n_patches`` or ``patch_size`` not positive, a negative
-            ``receptive_field``; an unknown ``prediction``; without replacement more patches than cells; ranks or
-            batch sizes that do not match; a receptive field larger than the view.
+            ``receptive_field`` or ``seed``; an unknown ``prediction``; without
+            replacement more patches than cells; ranks or batch sizes that do not match;
+            a receptive field larger than the view.
 
     Example:
 
@@ -115,13 +116,13 @@ class SamplePatches(keras.layers.Layer):
         self.receptive_field = check_count("receptive_field", receptive_field, 0)
         self.replace = check_flag("replace", replace)
         self.use_logits = check_flag("use_logits", use_logits)
-        self.seed = seed
+        self.seed = None if seed is None else check_count("seed", seed, smallest=0)
         self.return_origins = check_flag("return_origins", return_origins)
         self.prediction = check_choice("prediction", prediction, ("sample", "top_k"))
         self.proposal_mix = check_fraction("proposal_mix", proposal_mix)
         self._first_mix = self.proposal_mix
         self.mix = None
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.extract_patches = ExtractPatches(self.patch_size, source=source)
 
     @property

@@ -85,7 +85,7 @@ def test_a_run_is_kept_and_resumed(tissue, tmp_path):
     assert "10 images (1-10), 5 with epithelial nuclei" in printed
     assert "8 to train on, 2 to test with" in printed
     assert len(re.findall("cross_entropy: .* val_cross_entropy: ", printed)) == 2
-    assert re.search(r"^test accuracy [01]\.\d+$", printed, re.MULTILINE)
+    assert re.search(r"^Test accuracy [01]\.\d+\. ", printed, re.MULTILINE)
     assert read_epochs(output) == [0, 1]
     pictures = sorted((output / "pictures").iterdir())
     assert len(pictures) == 2
@@ -108,7 +108,7 @@ def test_a_run_that_is_finished_is_evaluated_again(tissue, tmp_path):
         code, printed, errors = run(*arguments, "--resume")
         assert code == 0, errors
         assert re.findall("Epoch .*", printed) == found
-        assert "test accuracy" in printed
+        assert "Test accuracy" in printed
         assert read_epochs(tmp_path) == [0, 1]
         assert any((tmp_path / "pictures").iterdir())
         shutil.rmtree(tmp_path / "pictures")
@@ -134,7 +134,7 @@ def test_a_trained_model_is_not_overwritten(tissue, tmp_path):
     code, printed, errors = run(f"--dataset={tissue}", f"--output={tmp_path}")
     assert code == 1
     assert errors.startswith(
-        f"error: {tmp_path} holds a trained model: go on with --resume"
+        f"error: {tmp_path} holds a trained model: go on with it (resume), or choose"
     )
     assert errors.count("\n") == 1
     assert printed == ""
@@ -176,7 +176,7 @@ def test_interrupted_while_tissue_is_generated_and_resumed(tmp_path):
 def test_the_default_run_learns(tmp_path):
     code, printed, errors = run(f"--output={tmp_path}", timeout=1500)
     assert code == 0, errors
-    [accuracy] = re.findall(r"^test accuracy (.*)$", printed, re.MULTILINE)
+    [accuracy] = re.findall(r"^Test accuracy (\d\.\d+)\.", printed, re.MULTILINE)
     assert float(accuracy) >= 0.8
 
 

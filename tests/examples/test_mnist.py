@@ -92,7 +92,7 @@ def test_trains_evaluates_and_plots(run, dataset, tmp_path):
     code, out, err = run(dataset, output, "--epochs=1")
     assert (code, err) == (0, "")  # no lines of CUDA, oneDNN or absl either
     assert "6 training and 3 test images of 120 x 90 pixels" in out
-    assert re.search(r"^test accuracy [01]\.\d{3}$", out, re.MULTILINE)
+    assert re.search(r"^Test accuracy [01]\.\d{3}\. ", out, re.MULTILINE)
     assert visible(output) == MADE
     assert logged_epochs(output) == [0]
     assert len(list((output / "pictures").glob("*.png"))) == 3
@@ -111,8 +111,8 @@ def test_resume_begins_goes_on_and_ends_at_once(run, dataset, tmp_path, options)
     code, out, err = run(dataset, output, *options)
     assert (code, out) == (1, "")
     assert err == (
-        f"error: {output} holds a trained model: go on with --resume, or choose another "
-        "--output\n"
+        f"error: {output} holds a trained model: go on with it (resume), or choose "
+        "another output\n"
     )
     assert (output / "model.keras").read_bytes() == before
 

@@ -92,14 +92,13 @@ def test_a_run_is_kept_and_predicts(slides, tmp_path):
     assert "8 slides to train on, 3 to test with" in printed
     assert len(re.findall("cross_entropy: .* val_cross_entropy: ", printed)) == 1
     assert read_epochs(output) == [0]
-    assert re.search(r"^test accuracy [01]\.\d+", printed, re.MULTILINE)
+    assert re.search(r"^Test accuracy [01]\.\d+\. ", printed, re.MULTILINE)
     pictures = sorted((output / "pictures").iterdir())
     assert len(pictures) == 3
     for path in pictures:
         with Image.open(path) as image:
             assert min(image.size) > 300
 
-    (data / "labels.csv").unlink()
     code, printed, errors = run(f"--predict={data}", f"--output={output}")
     assert (code, errors) == (0, "")
     rows = read_table(output / "predictions.csv")
@@ -110,6 +109,15 @@ def test_a_run_is_kept_and_predicts(slides, tmp_path):
         answer = {name: float(row[name]) for name in ("hollow", "long", "round")}
         assert sum(answer.values()) == pytest.approx(1, abs=2e-4)
         assert row["label"] == max(answer, key=answer.get)
+
+
+@pytest.mark.slow
+def test_a_typing_error_makes_no_directory(slides, tmp_path):
+    output = tmp_path / "typo"
+    code, printed, errors = run(f"--predict={slides}", f"--output={output}")
+    assert (code, printed) == (1, "")
+    assert errors == f"error: {output} holds no trained model: train one first\n"
+    assert not output.exists()
 
 
 @pytest.mark.slow
@@ -129,7 +137,7 @@ def test_a_second_process_ends_at_once(slides, tmp_path, option):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ((), "holds a trained model: go on with --resume, or choose another --output"),
+        ((), "holds a trained model: go on with it (resume), or choose another output"),
         (("--resume",), "was trained with other labels. Received: ['hollow', 'long', "),
     ],
 )
@@ -188,7 +196,7 @@ def test_interrupted_in_training_and_resumed(slides, tmp_path):
         assert (code, errors) == (0, "")
         assert (f"Epoch {epochs}/{epochs}" in printed) is found
         assert "Epoch 1/" not in printed
-        assert "test accuracy" in printed
+        assert "Test accuracy" in printed
         assert read_epochs(tmp_path) == list(range(epochs))
 
 
@@ -213,5 +221,5 @@ def test_interrupted_while_slides_are_generated_and_resumed(tmp_path):
 def test_the_default_run_learns(tmp_path):
     code, printed, errors = run(f"--output={tmp_path}", timeout=1500)
     assert (code, errors) == (0, "")
-    [accuracy] = re.findall(r"^test accuracy ([\d.]*);", printed, re.MULTILINE)
+    [accuracy] = re.findall(r"^Test accuracy (\d\.\d+)\.", printed, re.MULTILINE)
     assert float(accuracy) >= 0.7

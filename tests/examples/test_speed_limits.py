@@ -101,7 +101,7 @@ def test_trains_and_goes_on(scenes, tmp_path):
     model = (output / "model.keras").read_bytes()
     code, printed, errors = run(tmp_path, *options)
     assert (code, printed) == (1, "")
-    assert errors.startswith("error: runs/mine holds a trained model: go on with --res")
+    assert errors.startswith("error: runs/mine holds a trained model: go on with it ")
     assert "\n" not in errors
     assert (output / "model.keras").read_bytes() == model
 

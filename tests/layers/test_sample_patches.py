@@ -459,6 +459,8 @@ class TestProposal:
         {"return_origins": "yes"},
         {"prediction": "all"},
         {"proposal_mix": 1.5},
+        {"seed": True},
+        {"seed": -1},
     ],
 )
 def test_refuses_other_arguments(argument):
