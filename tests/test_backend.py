@@ -1,14 +1,13 @@
 """NumPy functions called from graphs, on every backend."""
 
 import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 from gradients import value_and_gradients
 from keras import ops
+from processes import run_code
 
 from attention_sampling import backend
 from attention_sampling.backend import gather_rows
@@ -123,7 +122,7 @@ assert (model.predict(x, verbose=0) == 7).all()
     reason="only callbacks of JAX can wait for a thread they hold",
 )
 def test_a_callback_of_many_numbers_ends_on_one_processor():
-    subprocess.run([sys.executable, "-c", ONE_PROCESSOR], check=True, timeout=100)
+    run_code(ONE_PROCESSOR)
 
 
 INDICES = np.array([[[4], [0]], [[0], [3]], [[2], [2]]], "int32")

@@ -1,9 +1,7 @@
 """The package from outside: lazy import, public names, version."""
 
-import subprocess
-import sys
-
 import pytest
+from processes import run_code
 
 import attention_sampling
 
@@ -19,25 +17,14 @@ assert "keras" in sys.modules  # or this test could not fail
 """
 
 
-def run(code):
-    """Run code in a fresh process."""
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-
-
 def test_import_loads_no_framework():
-    run(LOADS_NO_FRAMEWORK)
+    run_code(LOADS_NO_FRAMEWORK)
 
 
 @pytest.mark.parametrize("module", ["backend", "ops.sampling"])
 def test_a_module_can_be_imported_first(module):
     """It imports Keras, upon which the layers that need it are imported."""
-    run(f"import attention_sampling.{module}")
+    run_code(f"import attention_sampling.{module}")
 
 
 def test_public_names():
@@ -111,4 +98,4 @@ def test_importing_the_package_is_enough_to_load_a_model(tmp_path, keras_first):
     keras.Model(attention, pooled).save(path)
     names = ["keras", "attention_sampling"]
     first, second = names if keras_first else reversed(names)
-    run(LOADS_A_MODEL.format(first=first, second=second, path=str(path)))
+    run_code(LOADS_A_MODEL.format(first=first, second=second, path=str(path)))

@@ -1,13 +1,12 @@
 """The paper's experiments: their methods, their models, the published numbers."""
 
 import dataclasses
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from processes import run as run_process
 
 from attention_sampling import LocalContrast, SamplePatches
 from attention_sampling.data import ArraySource
@@ -251,9 +250,7 @@ def test_the_baselines_need_no_plots_nor_tables():
         "from attention_sampling.experiments.__main__ import main\n"
         "main(['run', 'colon_cancer'])\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
-    )
-    assert ended.returncode == 1
-    last = ended.stderr.splitlines()[-1]
+    status, _, errors = run_process("-c", code)
+    assert status == 1
+    last = errors.splitlines()[-1]
     assert "pip install 'keras-attention-sampling[experiments]'" in last

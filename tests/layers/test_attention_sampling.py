@@ -1,15 +1,12 @@
 """AttentionSampling: the whole method against slow references, and as part of models."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import reference
 from gradients import value_and_gradients
 from keras import ops
+from processes import run_code
 
 from attention_sampling import (
     AttentionSampling,
@@ -739,18 +736,11 @@ def test_another_process_goes_on_with_the_samples_of_the_saved_model(tmp_path):
     )
     x_low, x_high = tiny_images(6)
     model.predict([x_low, x_high], verbose=0)
-    paths = [str(tmp_path / name) for name in ("model.keras", "arrays.npz")]
+    paths = [tmp_path / name for name in ("model.keras", "arrays.npz")]
     model.save(paths[0])
     features, _, patches = model.predict([x_low, x_high], verbose=0)
     np.savez(paths[1], x_low=x_low, x_high=x_high, features=features, patches=patches)
-    result = subprocess.run(
-        [sys.executable, "-c", LOADS, *paths],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": BACKEND},
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr[-1500:]
+    run_code(LOADS, *paths, environment={"KERAS_BACKEND": BACKEND})
 
 
 @keras.saving.register_keras_serializable(package="tests")
