@@ -27,27 +27,6 @@ def test_a_module_can_be_imported_first(module):
     run_code(f"import attention_sampling.{module}")
 
 
-def test_public_names():
-    assert set(attention_sampling.__all__) == {
-        "ActivityRegularizer",
-        "AttentionSampling",
-        "Expectation",
-        "ExtractPatches",
-        "LocalContrast",
-        "MultinomialEntropy",
-        "ProposalMix",
-        "SamplePatches",
-        "SampleSoftmax",
-        "SamplingMetrics",
-        "__version__",
-        "attention_sampling",
-        "extract_patches",
-        "multinomial_entropy",
-        "set_source",
-        "with_sampling",
-    }
-
-
 @pytest.mark.parametrize("name", attention_sampling.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(attention_sampling, name) is not None
@@ -64,12 +43,6 @@ def test_public_name_survives_the_import_of_its_module():
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'utils'"):
         attention_sampling.utils  # noqa: B018
-
-
-def test_version_has_three_numbers():
-    numbers = attention_sampling.__version__.split(".")
-    assert len(numbers) == 3
-    assert all(number.isdigit() for number in numbers)
 
 
 LOADS_A_MODEL = """

@@ -244,31 +244,6 @@ def test_set_source_refuses_what_does_not_fit():
 # What is refused before training
 
 
-@pytest.mark.parametrize("source", ["slides/*.svs", images_of(), ArraySource])
-def test_refuses_at_once_what_is_no_source(source):
-    with pytest.raises(TypeError, match="`source` must be an image source, such as"):
-        model_of(source)
-
-
-@pytest.mark.parametrize(
-    ("index", "message"),
-    [
-        (keras.Input((1,), dtype="int32"), r"Received: index\.shape=\(None, 1\)"),
-        (keras.Input((20, 19, 1)), r"keras\.Input\(\(\), dtype='int32'\)"),
-        (keras.Input((), dtype="float32"), r"`index` must be integers.*float32"),
-    ],
-)
-def test_refuses_an_index_that_is_none(index, message):
-    sample = attention_sampling(
-        keras.layers.Reshape((7, 6)),
-        keras.layers.Flatten(),
-        patch_size=4,
-        source=ArraySource(images_of()),
-    )
-    with pytest.raises(ValueError, match=message):
-        sample([keras.Input((7, 6, 1)), index])
-
-
 # What goes wrong in a training step
 
 
