@@ -273,16 +273,3 @@ def test_commands_load_no_network(files):
         "loaded = {'keras', 'tensorflow', 'skimage', 'tqdm'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
-
-
-def test_experiments_name_their_extra():
-    Path("runs").mkdir()
-    status, _, errors = processes.run(
-        "-c",
-        "import sys\n"
-        "sys.modules['pandas'] = sys.modules['matplotlib'] = None\n"
-        "from attention_sampling.__main__ import main\n"
-        "sys.exit(main(['experiments', 'report', 'runs', '--output', 'out']))",
-    )
-    assert status == 1, errors
-    assert "pip install 'keras-attention-sampling[experiments]'" in errors
