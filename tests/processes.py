@@ -82,6 +82,41 @@ def interrupt(process):
     return end(process)
 
 
+def interrupt_example(words, output, when):
+    """Press Ctrl-C in an example when a condition holds, and check what it leaves."""
+    with start(*words) as process:
+        wait_until(when, process)
+        code, _, errors = interrupt(process)
+    check_interrupted(code, errors, output)
+
+
+def interrupt_training(words, output):
+    """Press Ctrl-C after the first epoch; a second process before it ends at once."""
+    with start(*words) as first:
+        wait_until((output / "model.keras").exists, first)
+        code, printed, errors = run(*words, "--resume")
+        assert (code, printed) == (1, "")
+        assert errors.startswith(f"error: Another process is at work in {output}")
+        assert errors.count("\n") == 1
+        code, _, errors = interrupt(first)
+    check_interrupted(code, errors, output)
+
+
+def check_interrupted(code, errors, output):
+    assert code == 1
+    assert errors.endswith("interrupted; --resume goes on after the last whole epoch\n")
+    assert "Traceback" not in errors
+    assert not list(output.rglob("*.part*"))
+
+
+def refuse_to_overwrite(words, output):
+    """Check that an example does not begin anew where there is a trained model."""
+    before = (output / "model.keras").read_bytes()
+    message = f"error: {output} holds a trained model: go on with --resume"
+    assert refuse(*words).startswith(message)
+    assert (output / "model.keras").read_bytes() == before
+
+
 def run_here(script, *words):
     """Run a script in this process: to start another one takes seconds."""
     with mock.patch.object(sys, "argv", [str(script), *map(str, words)]):

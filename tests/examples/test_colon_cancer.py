@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from processes import (
     EXAMPLES,
-    interrupt,
+    interrupt_example,
+    interrupt_training,
     names_in,
     read_epochs,
     refuse,
+    refuse_to_overwrite,
     run,
     run_here,
-    start,
-    wait_until,
 )
 
 from attention_sampling.datasets.synthetic.tissue import write_tissue
@@ -27,7 +27,6 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the examples are for TensorFlow", allow_module_level=True)
 
 EXAMPLE = EXAMPLES / "colon_cancer.py"
-INTERRUPTED = "interrupted; --resume goes on after the last whole epoch\n"
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +39,8 @@ def test_twice_at_once_interrupted_and_resumed(tissue, tmp_path, capsys):
     output = tmp_path / "new" / "run"
     words = [EXAMPLE, f"--dataset={tissue}", f"--output={output}", "--n-patches=3"]
     # The first --resume finds nothing, and begins.
-    with start(*words, "--epochs=10000", "--resume") as first:
-        wait_until((output / "model.keras").exists, first)
-        code, printed, errors = run(*words, "--resume")
-        assert (code, printed) == (1, "")
-        assert errors.startswith(f"error: Another process is at work in {output}")
-        assert errors.count("\n") == 1
-        code, _, errors = interrupt(first)
-    assert code == 1
-    assert errors.endswith(INTERRUPTED)
-    assert "Traceback" not in errors
-    assert not list(output.rglob("*.part*"))
-    before = (output / "model.keras").read_bytes()
-    assert "holds a trained model: go on with --resume" in refuse(*words)
-    assert (output / "model.keras").read_bytes() == before
-
+    interrupt_training([*words, "--epochs=10000", "--resume"], output)
+    refuse_to_overwrite(words, output)
     epochs = read_epochs(output)[-1] + 3
     code, printed, errors = run(*words, f"--epochs={epochs}", "--resume")
     assert (code, errors) == (0, "")  # no lines of CUDA, oneDNN or absl either
@@ -83,12 +69,7 @@ def test_twice_at_once_interrupted_and_resumed(tissue, tmp_path, capsys):
 @pytest.mark.slow
 def test_interrupted_while_it_generates_and_the_default_run_learns(tmp_path):
     words = [EXAMPLE, f"--output={tmp_path}"]
-    with start(*words) as process:
-        wait_until(lambda: any(tmp_path.rglob("*.part/*/img3")), process)
-        code, _, errors = interrupt(process)
-    assert code == 1
-    assert errors.endswith(INTERRUPTED)
-    assert "Traceback" not in errors
+    interrupt_example(words, tmp_path, lambda: any(tmp_path.rglob("*.part/*/img3")))
     assert names_in(tmp_path) == ["settings.json"]
     code, printed, errors = run(*words, timeout=1500)
     assert (code, errors) == (0, "")

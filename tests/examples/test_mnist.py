@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from processes import (
     EXAMPLES,
-    interrupt,
+    interrupt_training,
     names_in,
     read_epochs,
     refuse,
+    refuse_to_overwrite,
     run,
     run_here,
-    start,
-    wait_until,
 )
 
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
@@ -49,24 +48,8 @@ def test_twice_at_once_interrupted_and_resumed(dataset, tmp_path):
     output = tmp_path / "a" / "run"
     words = words_for(dataset, output)
     # The first --resume finds nothing, and begins.
-    with start(*words, "--epochs=10000", "--resume") as first:
-        wait_until((output / "model.keras").exists, first)
-        code, printed, errors = run(*words, "--resume")
-        assert (code, printed) == (1, "")
-        assert errors.startswith(f"error: Another process is at work in {output}")
-        code, _, errors = interrupt(first)
-    assert code == 1
-    assert "interrupted; --resume goes on after the last whole epoch" in errors
-    assert "Traceback" not in errors
-    assert not list(output.glob(".*.part*"))
-    before = (output / "model.keras").read_bytes()
-    refused = refuse(*words)
-    assert refused == (
-        f"error: {output} holds a trained model: go on with --resume, or choose another "
-        "--output"
-    )
-    assert (output / "model.keras").read_bytes() == before
-
+    interrupt_training([*words, "--epochs=10000", "--resume"], output)
+    refuse_to_overwrite(words, output)
     epochs = len(read_epochs(output)) + 1
     code, printed, errors = run(*words, f"--epochs={epochs}", "--resume")
     assert (code, errors) == (0, "")  # no lines of CUDA, oneDNN or absl either

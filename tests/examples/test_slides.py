@@ -11,15 +11,15 @@ import tifffile
 from PIL import Image
 from processes import (
     EXAMPLES,
-    interrupt,
+    interrupt_example,
+    interrupt_training,
     names_in,
     read_epochs,
     read_table,
     refuse,
+    refuse_to_overwrite,
     run,
     run_here,
-    start,
-    wait_until,
 )
 
 from attention_sampling.datasets.synthetic.slides import write_slides
@@ -29,7 +29,6 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the examples are for TensorFlow", allow_module_level=True)
 
 EXAMPLE = EXAMPLES / "slides.py"
-INTERRUPTED = "interrupted; --resume goes on after the last whole epoch\n"
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +43,8 @@ def test_twice_at_once_interrupted_resumed_and_asked_for_more(slides, tmp_path, 
     (data / "slide_003.tif").write_bytes(b"II*\0cut off")
     output = tmp_path / "new" / "run"
     words = [EXAMPLE, f"--dataset={data}", f"--output={output}", "--n-patches=2"]
-    with start(*words, "--epochs=10000") as first:
-        wait_until((output / "model.keras").exists, first)
-        code, printed, errors = run(*words, "--resume")
-        assert (code, printed) == (1, "")
-        assert errors.startswith(f"error: Another process is at work in {output}")
-        assert errors.count("\n") == 1
-        code, _, errors = interrupt(first)
-    assert code == 1
-    assert errors.endswith(INTERRUPTED)
-    assert "Traceback" not in errors
-    assert not list(output.rglob("*.part*"))
-    before = (output / "model.keras").read_bytes()
-    refused = refuse(*words)
-    assert refused.startswith(
-        f"error: {output} holds a trained model: go on with --res"
-    )
-    assert (output / "model.keras").read_bytes() == before
-
+    interrupt_training([*words, "--epochs=10000"], output)
+    refuse_to_overwrite(words, output)
     epochs = read_epochs(output)[-1] + 3
     code, printed, errors = run(*words, f"--epochs={epochs}", "--resume")
     assert (code, errors) == (0, "")  # no lines of CUDA, oneDNN or absl either
@@ -100,12 +83,8 @@ def test_twice_at_once_interrupted_resumed_and_asked_for_more(slides, tmp_path, 
 @pytest.mark.slow
 def test_interrupted_while_it_generates_and_the_default_run_learns(tmp_path):
     words = [EXAMPLE, f"--output={tmp_path}"]
-    with start(*words) as process:
-        wait_until(lambda: any(tmp_path.rglob("*.part/slide_002.tif")), process)
-        code, _, errors = interrupt(process)
-    assert code == 1
-    assert errors.endswith(INTERRUPTED)
-    assert "Traceback" not in errors
+    half = "*.part/slide_002.tif"
+    interrupt_example(words, tmp_path, lambda: any(tmp_path.rglob(half)))
     assert names_in(tmp_path) == ["settings.json"]
     code, printed, errors = run(*words, timeout=1500)
     assert (code, errors) == (0, "")

@@ -1,17 +1,18 @@
 """examples/speed_limits.py, as a user runs it: as a process."""
 
 import re
+from pathlib import Path
 
 import keras
 import pytest
 from processes import (
     EXAMPLES,
-    interrupt,
+    interrupt_example,
+    interrupt_training,
     read_epochs,
     refuse,
+    refuse_to_overwrite,
     run,
-    start,
-    wait_until,
 )
 
 from attention_sampling.datasets.synthetic.scenes import write_scenes
@@ -21,7 +22,6 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the examples are for TensorFlow", allow_module_level=True)
 
 EXAMPLE = EXAMPLES / "speed_limits.py"
-INTERRUPTED = "interrupted; --resume goes on after the last whole epoch\n"
 
 
 def without_bars(errors):
@@ -29,10 +29,6 @@ def without_bars(errors):
     bars = ("Road scenes: ", "Checking images: ")
     lines = re.split(r"[\r\n]+", errors)
     return [line for line in lines if line.strip() and not line.startswith(bars)]
-
-
-def parts_in(directory):
-    return [path for path in directory.rglob("*") if ".part" in path.name]
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +55,9 @@ def test_trains_and_goes_on(scenes, tmp_path, monkeypatch):
     assert len(pictures) == 4
     assert list(output.glob("tensorboard/validation/events.*"))
 
-    model = (output / "model.keras").read_bytes()
-    refused = refuse(*words)
-    assert refused.startswith("error: runs/mine holds a trained model: go on with --re")
+    refuse_to_overwrite(words, Path("runs/mine"))
     refused = refuse(*words, "--n-patches", 3, "--resume")
     assert "other settings: n_patches was 5, is 3. Resume it with its own" in refused
-    assert (output / "model.keras").read_bytes() == model
 
     for path in pictures:
         path.unlink()
@@ -73,7 +66,7 @@ def test_trains_and_goes_on(scenes, tmp_path, monkeypatch):
     assert "Going on after epoch 1\n" in printed
     assert read_epochs(output) == [0, 1]
     assert sorted(output.glob("pictures/*.png")) == pictures
-    assert parts_in(output) == []
+    assert not list(output.rglob("*.part*"))
     assert keras.saving.load_model(output / "model.keras").optimizer.iterations == 4
 
 
@@ -105,15 +98,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch):
 def test_twice_at_once_interrupted_while_it_trains_and_resumed(scenes, tmp_path):
     output = tmp_path / "run"
     words = [EXAMPLE, "--dataset", scenes, "--output", output]
-    with start(*words, "--epochs", 500) as first:
-        wait_until((output / "model.keras").exists, first)
-        code, printed, errors = run(*words, "--resume")
-        assert (code, printed) == (1, "")
-        assert errors.startswith(f"error: Another process is at work in {output}")
-        code, _, errors = interrupt(first)
-    assert code == 1
-    assert errors.endswith(INTERRUPTED)
-    assert "Traceback" not in errors
+    interrupt_training([*words, "--epochs=500"], output)
     model = keras.saving.load_model(output / "model.keras")
     iterations = int(model.optimizer.iterations)
     epochs = iterations // 2
@@ -126,17 +111,12 @@ def test_twice_at_once_interrupted_while_it_trains_and_resumed(scenes, tmp_path)
 
 
 @pytest.mark.slow
-def test_without_arguments_interrupted_while_it_generates(tmp_path):
-    output = tmp_path / "runs" / "speed_limits"
-    with start(EXAMPLE, cwd=tmp_path) as process:
-        wait_until(lambda: list(output.rglob("00005.jpg")), process)
-        code, _, errors = interrupt(process)
-    assert code == 1
-    assert errors.endswith(INTERRUPTED)
-    assert "Traceback" not in errors
+def test_without_arguments_interrupted_while_it_generates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = Path("runs/speed_limits")
+    interrupt_example([EXAMPLE], output, lambda: list(output.rglob("00005.jpg")))
     assert not (output / "scenes").exists()
-    assert parts_in(output) == []
-    code, printed, errors = run(EXAMPLE, cwd=tmp_path, timeout=1800)
+    code, printed, errors = run(EXAMPLE, timeout=1800)
     assert (code, without_bars(errors)) == (0, [])
     accuracy = float(re.search(r"Test accuracy (\d\.\d+)\.", printed)[1])
     assert accuracy >= 0.95

@@ -135,17 +135,6 @@ class TestByImage:
             for size in sizes
         ]
 
-    def test_are_those_of_window_origins_in_each_image_alone(self, rng):
-        attention, low, patch = (7, 9), (21, 30), (50, 40)
-        cells = rng.integers(0, 63, (4, 6)).astype("int32")
-        sizes = np.array([(500, 300), (31, 2000), (50, 40), (1, 1)])
-        origins = window_origins_by_image(cells, attention, low, sizes, patch, 4)
-        for sample in range(4):
-            high = tuple(sizes[sample].tolist())
-            assert origins[sample].tolist() == origins_of(
-                cells[sample].tolist(), attention, low, high, patch, receptive_field=4
-            )
-
     def test_every_sample_has_its_own_cells_and_size(self):
         origins = window_origins_by_image(
             np.array([[1], [2]]), (2, 2), (8, 8), np.array([(80, 40), (8, 800)]), (4, 4)
@@ -277,13 +266,6 @@ class TestCellMeans:
         column = np.transpose(values, (0, 2, 1))
         means = self.means(column, (3, 1), (10, 5), receptive_field=4)
         np.testing.assert_allclose(means[0, :, 0], [2, 6, 3], rtol=1e-6)
-
-    def test_keeps_the_mean_of_the_whole(self, rng):
-        values = rng.uniform(size=(2, 31, 47))
-        means = self.means(values, (7, 11), (100, 120))
-        np.testing.assert_allclose(
-            means.mean(axis=(1, 2)), values.mean(axis=(1, 2)), rtol=1e-5
-        )
 
     def test_of_a_large_map(self):
         """Three thousand cells, as far as float32 goes."""
