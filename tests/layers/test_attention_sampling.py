@@ -6,7 +6,6 @@ import pytest
 import reference
 from gradients import value_and_gradients
 from keras import ops
-from processes import run_code
 
 from attention_sampling import (
     AttentionSampling,
@@ -675,35 +674,6 @@ def test_the_config_holds_every_argument():
     assert copy.get_config() == config
     assert copy.proposal.window == (3, 3)
     assert copy.regularize.regularizer.eps == 1e-3
-
-
-LOADS = """
-import sys
-import numpy as np
-import keras
-import attention_sampling
-model = keras.models.load_model(sys.argv[1])
-x = dict(np.load(sys.argv[2]))
-outputs = model.predict([x["x_low"], x["x_high"]], verbose=0)
-np.testing.assert_allclose(outputs[0], x["features"], rtol=1e-6)
-np.testing.assert_array_equal(outputs[2], x["patches"])
-"""
-
-
-def test_another_process_goes_on_with_the_samples_of_the_saved_model(tmp_path):
-    """Without custom_objects, and in a process that sampled nothing before."""
-    model = model_of(
-        attention_regularizer=MultinomialEntropy(0.5),
-        proposal=LocalContrast(3),
-        seed=None,
-    )
-    x_low, x_high = tiny_images(6)
-    model.predict([x_low, x_high], verbose=0)
-    paths = [tmp_path / name for name in ("model.keras", "arrays.npz")]
-    model.save(paths[0])
-    features, _, patches = model.predict([x_low, x_high], verbose=0)
-    np.savez(paths[1], x_low=x_low, x_high=x_high, features=features, patches=patches)
-    run_code(LOADS, *paths, environment={"KERAS_BACKEND": BACKEND})
 
 
 @keras.saving.register_keras_serializable(package="tests")
