@@ -81,14 +81,6 @@ def test_the_samples_of_every_epoch_follow():
     np.testing.assert_allclose(history["loss"], expected, atol=0.06)
 
 
-def test_counts_from_the_initial_epoch():
-    model, x, y = salient_fraction_model()
-    record = Record()
-    callbacks = [ProposalMix(start=1.0, end=0.0, epochs=4), record]
-    model.fit(x, y, initial_epoch=2, epochs=5, verbose=0, callbacks=callbacks)
-    assert record.mixes == pytest.approx([0.5, 0.25, 0.0])
-
-
 def test_validation_and_prediction_keep_to_the_attention():
     model, x, y = salient_fraction_model()
     history = model.fit(

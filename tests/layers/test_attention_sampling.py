@@ -137,19 +137,6 @@ def test_estimates_the_feature_of_the_patches_it_returns(arguments, slowly):
         np.testing.assert_allclose(estimated[sample], expected, atol=1e-5)
 
 
-def test_predicts_from_the_top_cells_every_time_and_samples_in_training():
-    model = model_of(n_patches=2, prediction="top_k")
-    x = tiny_images(30)
-    outputs, again = model(x), model(x)
-    for one, other in zip(outputs, again, strict=True):
-        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (one, other)))
-    _, attention, patches = map(ops.convert_to_numpy, outputs)
-    best = -np.sort(-attention.reshape(30, 4), axis=1)[:, :2]
-    np.testing.assert_array_equal(sampled_attention(x[1], attention, patches), best)
-    patches = ops.convert_to_numpy(model(x, training=True)[2])
-    assert len(np.unique(patches, axis=0)) > 2
-
-
 # Training
 
 
@@ -340,28 +327,6 @@ def test_metrics_are_refused_in_training_on_jax():
         model.fit(x, np.zeros((3, 3), "float32"), verbose=0)
 
 
-def test_a_proposal_samples_in_training_where_there_is_something():
-    """Images with one bright cell of sixteen: it is nearly always looked at."""
-    flat = keras.Sequential(
-        [keras.layers.Rescaling(0.0, 1 / 16), keras.layers.Reshape((4, 4))]
-    )
-    sample = attention_sampling(
-        flat, keras.layers.Flatten(), patch_size=2, n_patches=2, seed=0,
-        proposal=keras.layers.Reshape((4, 4)), proposal_mix=1.0,
-    )  # fmt: skip
-    views = np.zeros((200, 4, 4, 1), "float32")
-    views[:, 1, 2] = 1
-    x = [ops.array(views), ops.array(views.repeat(2, axis=1).repeat(2, axis=2))]
-    seen = {
-        training: ops.convert_to_numpy(sample(x, training=training)[2]).max(
-            (1, 2, 3, 4)
-        )
-        for training in (True, False)
-    }
-    assert seen[True].mean() > 0.98
-    assert seen[False].mean() == pytest.approx(2 / 16, abs=0.1)
-
-
 # Prediction from every cell
 
 
@@ -545,24 +510,6 @@ def test_integer_pixels_reach_the_feature_network_as_floats_of_the_same_value(
     assert keras.backend.standardize_dtype(patches.dtype) == "uint8"
     np.testing.assert_allclose(ops.convert_to_numpy(features), 200, rtol=1e-5)
     np.testing.assert_array_equal(ops.convert_to_numpy(patches), 200)
-
-
-def test_receptive_field_moves_the_windows():
-    """An attention network without padding sees less than the view."""
-    images = np.arange(1, 145, dtype="float32").reshape(1, 12, 12, 1)
-    layer = attention_sampling(
-        keras.Sequential([keras.layers.Conv2D(1, 3), SampleSoftmax(True)]),
-        keras.layers.Flatten(),
-        patch_size=1,
-        n_patches=16,
-        receptive_field=2,
-    )
-    _, attention, patches = layer([ops.zeros((1, 6, 6, 1)), ops.array(images)])
-    assert tuple(attention.shape) == (1, 4, 4)
-    origins = [reference.window_origin(cell, 4, 6, 12, 1, 2) for cell in range(4)]
-    assert set(ops.convert_to_numpy(patches).ravel()) == {
-        images[0, row, column, 0] for row in origins for column in origins
-    }
 
 
 def test_views_of_unknown_size_with_a_saliency_of_another():

@@ -302,10 +302,16 @@ def as_list(outputs):
 
 
 # Building graphs is what takes long. Every case runs eagerly each time, and its graphs
-# with the slow tests; the graphs of these each time.
+# with the slow tests; the graphs of the first two each time, of others never, as they
+# differ from those of another case in their formulas alone.
 OFTEN = {
     "AttentionSampling",
     "AttentionSampling, all cells from a source",
+}
+NEVER = {
+    "SamplePatches of logits with origins, from the top",
+    "Expectation with replacement",
+    "Expectation ordered",
 }
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -314,6 +320,7 @@ def in_graphs(cases):
     params = [
         pytest.param(case, id=name, marks=[] if name in OFTEN else pytest.mark.slow)
         for name, case in cases.items()
+        if name not in NEVER
     ]
     return pytest.mark.parametrize("case", params)
 

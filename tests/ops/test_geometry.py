@@ -281,9 +281,10 @@ class TestCellMeans:
         keras.backend.backend() != "tensorflow",
         reason="sizes unknown before the graph runs occur on TensorFlow only",
     )
-    @pytest.mark.parametrize("saliency", [None, 12, 5])
-    @pytest.mark.parametrize("cells", [None, 5])
-    @pytest.mark.parametrize("receptive_field", [0, 2])
+    @pytest.mark.parametrize(
+        ("saliency", "cells", "receptive_field"),
+        [(None, None, 0), (None, 5, 2), (12, None, 2), (12, 5, 0), (5, None, 2)],
+    )
     def test_sizes_unknown_before_the_graph_runs(
         self, saliency, cells, receptive_field, rng
     ):

@@ -409,11 +409,6 @@ class TestMixProposal:
         proposal = self.mixed(attention, scale * saliency, mix)
         np.testing.assert_allclose(proposal, expected, rtol=1e-4, atol=1e-9)
 
-    def test_a_mix_of_zero_is_the_attention_to_the_bit(self, rng):
-        attention = rng.dirichlet(np.ones(50), size=4).astype("float32")
-        proposal = self.mixed(attention, rng.uniform(size=(4, 50)), 0.0)
-        np.testing.assert_array_equal(proposal, attention)
-
     def test_the_mix_may_be_a_variable(self):
         mix = keras.Variable(0.5)
         attention, saliency = [[0.5, 0.5]], [[0.0, 10.0]]
