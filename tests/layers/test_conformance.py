@@ -25,6 +25,8 @@ from attention_sampling.data import ArraySource
 
 BACKEND = keras.backend.backend()
 SAMPLES = 5  # batches of 2: one sample is left at the end
+# JAX takes long to compile each.
+POLICIES = ["mixed_bfloat16", "mixed_float16"][: 1 if BACKEND == "jax" else 2]
 
 
 @dataclasses.dataclass
@@ -364,12 +366,11 @@ class TestEveryLayer:
         assert np.isfinite(model.train_on_batch(x, y)).all()
         after = model.get_weights()
         assert any(not np.array_equal(b, a) for b, a in zip(before, after, strict=True))
-        for extra in (0, 3):
-            predictions = model.predict_on_batch(grown(x, extra))
-            assert predictions.shape == y.shape
-            assert np.isfinite(predictions).all()
+        predictions = model.predict_on_batch(x)
+        assert predictions.shape == y.shape
+        assert np.isfinite(predictions).all()
 
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("policy", POLICIES)
     def test_mixed_precision(self, case, policy):
         """Attention and expectation stay float32; images keep their dtype."""
         keras.config.set_dtype_policy(policy)
