@@ -15,7 +15,13 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import keras
+# TensorFlow logs while it is imported, whatever its level, and pytest would end with it.
+_kept, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(_nowhere, 2)
+try:
+    import keras
+finally:
+    os.dup2(_kept, 2)
 
 
 @pytest.fixture(autouse=True)

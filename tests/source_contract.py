@@ -129,11 +129,6 @@ class SourceContract:
         assert patches.shape == (6, 9, 9, source.channels)
         assert not patches.any()
 
-    def test_whole_images_at_once(self, source, images):
-        for index, image in enumerate(images):
-            patches = source.read_patches([index], [(0, 0)], image.shape[:2])
-            np.testing.assert_array_equal(patches[0], image)
-
     def test_no_windows(self, source):
         patches = source.read_patches([], np.zeros((0, 2), "int32"), (4, 5))
         assert patches.shape == (0, 4, 5, source.channels)
@@ -187,16 +182,6 @@ class SourceContract:
             ):
                 check_patches(same, images, [0], np.array([(5, 5)]), (40, 40))
                 check_patches(patches, images, indices, origins, (31, 17))
-
-    def test_one_thread_and_four_read_the_same(self, tmp_path, images, rng):
-        indices, origins = draw_windows(rng, images, 30)
-        patches = []
-        for threads in (1, 4):
-            directory = tmp_path / str(threads)
-            directory.mkdir()
-            with self.make(directory, images, threads=threads) as source:
-                patches.append(source.read_patches(indices, origins, 25))
-        np.testing.assert_array_equal(*patches)
 
     def test_reads_in_a_spawned_process_and_its_fork(self, tmp_path, images, rng):
         indices, origins = draw_windows(rng, images, 8)

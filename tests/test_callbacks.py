@@ -60,9 +60,7 @@ def salient_fraction_model():
     ("arguments", "mixes"),
     [
         ({"start": 0.8, "end": 0.0, "epochs": 4}, [0.8, 0.6, 0.4, 0.2, 0.0, 0.0]),
-        ({"start": 0.5, "end": 0.5}, [0.5] * 5),
-        ({"start": 0.0, "end": 1.0, "epochs": 2}, [0.0, 0.5, 1.0, 1.0]),
-        ({"start": 1, "end": 0, "epochs": 1}, [1.0, 0.0, 0.0]),
+        ({"start": 0, "end": 1, "epochs": 1}, [0.0, 1.0, 1.0]),
     ],
 )
 def test_goes_from_one_to_the_other_in_equal_steps(arguments, mixes):
@@ -81,22 +79,6 @@ def test_the_samples_of_every_epoch_follow():
     assert record.mixes == pytest.approx([1.0, 0.5, 0.0, 0.0])
     expected = [1 - 0.01, 0.5 + 0.5 / 16, 1 / 16, 1 / 16]
     np.testing.assert_allclose(history["loss"], expected, atol=0.06)
-
-
-def test_without_it_the_mix_stays_what_it_was():
-    model, x, y = salient_fraction_model()
-    record = Record()
-    history = model.fit(x, y, epochs=2, verbose=0, callbacks=[record]).history
-    assert record.mixes == pytest.approx([0.3, 0.3])
-    np.testing.assert_allclose(history["loss"], 0.3 + 0.7 / 16, atol=0.06)
-
-
-def test_counts_from_the_initial_epoch():
-    model, x, y = salient_fraction_model()
-    record = Record()
-    callbacks = [ProposalMix(start=1.0, end=0.0, epochs=4), record]
-    model.fit(x, y, initial_epoch=2, epochs=5, verbose=0, callbacks=callbacks)
-    assert record.mixes == pytest.approx([0.5, 0.25, 0.0])
 
 
 def test_validation_and_prediction_keep_to_the_attention():
@@ -215,9 +197,7 @@ def test_finds_the_layer_in_a_subclassed_model():
     [
         ({"start": 1.5}, "Received: start=1.5"),
         ({"end": -1}, "Received: end=-1"),
-        ({"start": True}, "Received: start=True"),
         ({"epochs": 0}, "Received: epochs=0"),
-        ({"epochs": 2.5}, "Received: epochs=2.5"),
     ],
 )
 def test_refuses_other_arguments(arguments, message):
@@ -225,26 +205,15 @@ def test_refuses_other_arguments(arguments, message):
         ProposalMix(**arguments)
 
 
-def test_refuses_a_model_without_a_proposal():
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="plain")
-    model.compile("sgd", "mse")
-    with pytest.raises(
-        ValueError, match=r"samples from a proposal.*Received: model='plain'"
-    ):
-        model.fit(
-            np.ones((2, 2)), np.ones((2, 1)), verbose=0, callbacks=[ProposalMix()]
-        )
-
-
 def test_refuses_a_model_that_samples_from_its_attention_alone():
     view, image = keras.Input((4, 4, 1)), keras.Input((8, 8, 1))
     attention = keras.layers.Softmax(axis=(1, 2))(keras.layers.Reshape((4, 4))(view))
     patches, _ = SamplePatches(2, 2)([view, image, attention])
-    model = keras.Model(
-        [view, image], keras.layers.Dense(1)(keras.layers.Flatten()(patches))
-    )
+    label = keras.layers.Dense(1)(keras.layers.Flatten()(patches))
+    model = keras.Model([view, image], label, name="plain")
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="needs a model that samples from a proposal"):
+    message = "needs a model that samples from a proposal.*Received: model='plain'"
+    with pytest.raises(ValueError, match=message):
         model.fit(
             [np.ones((2, 4, 4, 1)), np.ones((2, 8, 8, 1))], np.ones((2, 1)),
             verbose=0, callbacks=[ProposalMix()],

@@ -1,15 +1,11 @@
 """The code in the documentation runs as it stands."""
 
-import os
 import re
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from processes import REPOSITORY, run
 
-ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(
     r"^\.\. code-block:: python\n(?P<options>(?:   :.*\n)*)\n(?P<code>(?:   .*\n|\n)+)",
     re.MULTILINE,
@@ -18,7 +14,7 @@ BLOCK = re.compile(
 
 def python_blocks(page):
     """Yield the code of each Python block, at its line, and its caption if any."""
-    text = (ROOT / page).read_text("utf-8")
+    text = (REPOSITORY / page).read_text("utf-8")
     for match in BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("code"))
         caption = re.search(r":caption: (.+)", match["options"])
@@ -51,9 +47,6 @@ def test_code_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
                 assert history.get("val_accuracy", history["accuracy"])[-1] > 0.9
         else:  # a file of its own, run by a process of its own
             (tmp_path / caption).write_text(code)
-            subprocess.run(
-                [sys.executable, caption],
-                check=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
+            status, _, errors = run(caption)
+            assert status == 0, errors
     assert n_blocks

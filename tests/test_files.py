@@ -2,9 +2,9 @@ import errno
 import importlib
 import os
 import subprocess
-import sys
 
 import pytest
+from processes import start
 
 from attention_sampling.files import (
     keep_settings,
@@ -95,13 +95,7 @@ with one_process(sys.argv[1]):
 
 def test_second_process_ends_at_once_and_a_killed_one_leaves_the_way_free(tmp_path):
     directory = tmp_path / "runs" / "a"
-    first = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(directory)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with first:
+    with start("-c", HOLD, directory, stdin=subprocess.PIPE) as first:
         assert first.stdout.readline() == "holds\n"
         (directory / ".model.0123abcd.part.keras").write_text("half")
         with pytest.raises(BlockingIOError, match="Another process is at work in"):

@@ -66,7 +66,7 @@ def trained(make):
     model = make()
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     model.compile(optimizer, "mse", metrics=["mae"], run_eagerly=True)
-    model.fit(X, Y, batch_size=2, verbose=0, callbacks=[ProposalMix(0.25, 0.25)])
+    model.fit(X, Y, verbose=0, callbacks=[ProposalMix(0.25, 0.25)])
     return model
 
 

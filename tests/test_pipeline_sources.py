@@ -1,9 +1,6 @@
 """attention_sampling(source=...) and set_source: as with tensors, and faults in reading."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 from keras import ops
+from processes import run_code
 
 from attention_sampling import (
     ExtractPatches,
@@ -246,31 +244,6 @@ def test_set_source_refuses_what_does_not_fit():
 # What is refused before training
 
 
-@pytest.mark.parametrize("source", ["slides/*.svs", images_of(), ArraySource])
-def test_refuses_at_once_what_is_no_source(source):
-    with pytest.raises(TypeError, match="`source` must be an image source, such as"):
-        model_of(source)
-
-
-@pytest.mark.parametrize(
-    ("index", "message"),
-    [
-        (keras.Input((1,), dtype="int32"), r"Received: index\.shape=\(None, 1\)"),
-        (keras.Input((20, 19, 1)), r"keras\.Input\(\(\), dtype='int32'\)"),
-        (keras.Input((), dtype="float32"), r"`index` must be integers.*float32"),
-    ],
-)
-def test_refuses_an_index_that_is_none(index, message):
-    sample = attention_sampling(
-        keras.layers.Reshape((7, 6)),
-        keras.layers.Flatten(),
-        patch_size=4,
-        source=ArraySource(images_of()),
-    )
-    with pytest.raises(ValueError, match=message):
-        sample([keras.Input((7, 6, 1)), index])
-
-
 # What goes wrong in a training step
 
 
@@ -338,13 +311,11 @@ def test_a_file_that_disappears_while_training_is_named(run_eagerly, tmp_path):
 # What TensorFlow alone has
 
 SETTINGS = """
-import sys
 import numpy as np
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
-sys.path.insert(0, sys.argv[1])
 from test_pipeline_sources import INDEX, VIEWS, Y, ArraySource, images_of, model_of
 
 source = ArraySource(images_of(), threads=2)
@@ -373,14 +344,8 @@ assert losses[0] == losses[1]
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="settings of TensorFlow")
 def test_on_two_devices_and_with_deterministic_operations():
     """In a process of its own: neither can be taken back."""
-    result = subprocess.run(
-        [sys.executable, "-c", SETTINGS, str(Path(__file__).parent)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    environment = {"KERAS_BACKEND": "tensorflow"}
+    run_code(SETTINGS, environment=environment, path=[Path(__file__).parent])
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="XLA of TensorFlow alone cannot")

@@ -2,18 +2,15 @@
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
+import processes
 import pytest
 import tifffile
 from PIL import Image
 
-import attention_sampling
 from attention_sampling.__main__ import main
 from attention_sampling.data import (
     ArraySource,
@@ -21,8 +18,6 @@ from attention_sampling.data import (
     SourceError,
     check,
 )
-
-REPOSITORY = Path(attention_sampling.__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -42,20 +37,10 @@ def files(rng):
     return ["a.png", "b.tif", "c.h5"]
 
 
-def start(*arguments, **keywords):
-    environment = keywords.pop("environment", {})
-    return subprocess.Popen(
-        [sys.executable, "-m", "attention_sampling", *arguments],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **keywords},
-    )
-
-
-def run(*arguments, **keywords):
+def run(*words, **keywords):
     """Run a command; return its exit status, and the lines of both outputs."""
-    with start(*arguments, text=True, **keywords) as process:
-        output, errors = process.communicate(timeout=100)
-    return process.returncode, (output or "").splitlines(), errors.splitlines()
+    status, output, errors = processes.run(*processes.COMMANDS, *words, **keywords)
+    return status, (output or "").splitlines(), errors.splitlines()
 
 
 def spoil(path):
@@ -217,14 +202,15 @@ def test_convert_stopped_by_ctrl_c_says_so_and_goes_on(rng):
         image = rng.integers(0, 255, (900, 900, 3), dtype="uint8")
         Image.fromarray(image).save(f"{number}.bmp")
     unfinished = Path(".out.h5.unfinished/part.h5")
-    with start("convert", "*.bmp", "out.h5", "--quiet", text=True) as process:
-        while not unfinished.exists() or unfinished.stat().st_size < 2**18:
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    words = ("convert", "*.bmp", "out.h5", "--quiet")
+    with processes.start(*processes.COMMANDS, *words) as process:
+        processes.wait_until(
+            lambda: unfinished.exists() and unfinished.stat().st_size >= 2**18, process
+        )
+        status, _, errors = processes.interrupt(process)
+    assert status == 130
     assert errors == "stopped: run it again to go on after the last finished image\n"
-    assert run("convert", "*.bmp", "out.h5", "--quiet") == (0, [], [])
+    assert run(*words) == (0, [], [])
     assert not unfinished.parent.exists()
     assert len(HDF5Source("out.h5")) == 5
 
@@ -326,38 +312,17 @@ def test_output_that_cannot_be_written(files):
 def test_names_that_the_terminal_does_not_know():
     name = "caf\N{LATIN SMALL LETTER E WITH ACUTE}.png"
     Image.new("L", (30, 20)).save(name)
-    with start("info", name, environment={"PYTHONIOENCODING": "ascii"}) as running:
-        output, errors = running.communicate(timeout=100)
-    assert (running.returncode, errors) == (0, b"")
-    assert rb"caf\xe9.png  20 x 30" in output
-
-
-def run_python(code):
-    return subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        timeout=100,
-    )
+    environment = {"PYTHONIOENCODING": "ascii"}
+    status, lines, errors = run("info", name, environment=environment)
+    assert (status, errors) == (0, [])
+    assert lines[1].startswith(r"caf\xe9.png  20 x 30")
 
 
 def test_commands_load_no_network(files):
-    done = run_python(
+    processes.run_code(
+        "import sys\n"
         "from attention_sampling.__main__ import main\n"
         "assert main(['check', 'a.png']) == 0\n"
         "loaded = {'keras', 'tensorflow', 'skimage', 'tqdm'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
-    assert done.returncode == 0, done.stderr
-
-
-def test_experiments_name_their_extra():
-    Path("runs").mkdir()
-    done = run_python(
-        "sys.modules['pandas'] = sys.modules['matplotlib'] = None\n"
-        "from attention_sampling.__main__ import main\n"
-        "sys.exit(main(['experiments', 'report', 'runs', '--output', 'out']))"
-    )
-    assert done.returncode == 1, done.stderr
-    assert "pip install 'keras-attention-sampling[experiments]'" in done.stderr

@@ -1,8 +1,6 @@
 """Images of Megapixel MNIST, and the files of MNIST that they are made from."""
 
 import gzip
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -197,14 +195,6 @@ def test_bad_digits(digits, digit_labels, spoil, message):
 def test_view_larger_than_the_image(make):
     with pytest.raises(ValueError, match=r"not be larger.*view_size=\(50, 201\)"):
         make().view(0, (50, 201))
-
-
-def test_needs_neither_keras_nor_tensorflow():
-    program = (
-        "import sys, attention_sampling.datasets.megapixel_mnist_files\n"
-        "assert not {'keras', 'tensorflow'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 # Files of MNIST

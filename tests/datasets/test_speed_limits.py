@@ -1,7 +1,5 @@
 """Both formats of road scenes: labels, splits, and what is said about bad files."""
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -329,17 +327,6 @@ def test_format_is_told_by_the_files(tmp_path, files, kind, message):
         directory.mkdir()
     with pytest.raises(kind, match=message):
         load_speed_limits(directory)
-
-
-def test_loads_no_keras():
-    code = (
-        "import sys, attention_sampling.datasets.speed_limits\n"
-        "print({'keras', 'tensorflow', 'numpy', 'PIL', 'pooch'} & set(sys.modules))"
-    )
-    output = subprocess.check_output(
-        [sys.executable, "-c", code], cwd=REPOSITORY, text=True, timeout=60
-    )
-    assert output == "set()\n"
 
 
 @pytest.fixture

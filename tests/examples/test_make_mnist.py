@@ -1,22 +1,18 @@
 """The script that makes Megapixel MNIST, as a person runs it."""
 
 import gzip
-import importlib.util
 import json
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import runpy
 
 import keras
 import numpy as np
 import pytest
+from processes import EXAMPLES, interrupt, names_in, refuse, run, start, wait_until
 
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "make_mnist.py"
+EXAMPLE = EXAMPLES / "make_mnist.py"
 SMALL = ["--n_train=4", "--n_test=3", "--width=210", "--height=150", "--scale=0.2"]
 
 
@@ -44,53 +40,13 @@ def mnist(digits, tmp_path):
     return directory
 
 
-@pytest.fixture
-def start():
-    """Return a function that starts the script; what still runs is killed in the end."""
-    started = []
-
-    def start(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, EXAMPLE, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    # A shell's background job ignores the signal, and so would what it starts.
-    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield start
-    signal.signal(signal.SIGINT, ours)
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def run(start):
-    """Return a function to the exit code, and what was printed and complained of."""
-
-    def run(*arguments):
-        process = start(*arguments)
-        out, err = process.communicate(timeout=100)
-        return process.returncode, out, err
-
-    return run
-
-
-def visible(directory):
-    return sorted(path.name for path in directory.iterdir() if path.name != ".lock")
-
-
-def test_makes_a_data_set_and_leaves_it_when_run_again(run, digits, mnist, tmp_path):
+def test_makes_a_data_set_and_leaves_it_when_run_again(digits, mnist, tmp_path):
     output = tmp_path / "a" / "b"
-    command = [output, *SMALL, "--n_noise=2", "--seed=3", f"--mnist={mnist}"]
+    command = [EXAMPLE, output, *SMALL, "--n_noise=2", "--seed=3", f"--mnist={mnist}"]
     code, out, err = run(*command)
     assert (code, err) == (0, "")
     assert f"7 of 7 images are in {output}" in out
-    assert visible(output) == ["parameters.json", "test.h5", "train.h5"]
+    assert names_in(output) == ["parameters.json", "test.h5", "train.h5"]
     parameters = json.loads((output / "parameters.json").read_text())
     assert parameters == {
         "n_train": 4,
@@ -111,37 +67,24 @@ def test_makes_a_data_set_and_leaves_it_when_run_again(run, digits, mnist, tmp_p
         for index, image in enumerate(data.images(range(count))):
             np.testing.assert_array_equal(image, made.image(index))
     before = (output / "train.h5").read_bytes()
-    code, out, err = run(*command, "--seed=4")
-    assert (code, out) == (1, "")
-    assert err == (
+    assert refuse(*command, "--seed=4") == (
         f"error: {output} holds a data set already: delete it, or choose another "
-        "directory\n"
+        "directory"
     )
     assert (output / "train.h5").read_bytes() == before
 
 
-def test_a_second_process_ends_at_once_and_ctrl_c_leaves_nothing(
-    start, run, mnist, tmp_path
-):
+def test_a_second_process_ends_at_once_and_ctrl_c_leaves_nothing(mnist, tmp_path):
     output = tmp_path / "new"
-    more = ["--width=400", "--height=400", f"--mnist={mnist}"]
-    first = start(output, "--n_train=4000", *more)
-    deadline = time.monotonic() + 100
-    while not list(output.glob(".train.*.part.h5")):
-        assert first.poll() is None, first.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    code, out, err = run(output, *SMALL, f"--mnist={mnist}")
-    assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith(f"error: Another process is at work in {output}")
-    first.send_signal(signal.SIGINT)
-    _, err = first.communicate(timeout=100)
-    assert first.returncode == 1
-    assert err == "\ninterrupted: nothing is written\n"
-    assert visible(output) == []
-    code, _, err = run(output, *SMALL, f"--mnist={mnist}")
-    assert (code, err) == (0, "")
-    assert len(load_megapixel_mnist(output)[1]) == 3
+    words = [EXAMPLE, output, f"--mnist={mnist}"]
+    with start(*words, "--n_train=4000", "--width=400", "--height=400") as first:
+        wait_until(lambda: list(output.glob(".train.*.part.h5")), first)
+        code, out, err = run(*words, *SMALL)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith(f"error: Another process is at work in {output}")
+        code, _, err = interrupt(first)
+    assert (code, err) == (1, "\ninterrupted: nothing is written\n")
+    assert names_in(output) == []
 
 
 @pytest.mark.parametrize(
@@ -153,27 +96,22 @@ def test_a_second_process_ends_at_once_and_ctrl_c_leaves_nothing(
         (["--mnist=nowhere"], "A file of MNIST is missing"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(
-    run, mnist, tmp_path, options, message
-):
-    code, _, err = run(tmp_path / "new", *SMALL, f"--mnist={mnist}", *options)
-    assert code == 1
-    assert err.startswith("error: ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert visible(tmp_path / "new") == []
+def test_a_mistake_is_one_line_and_leaves_nothing(mnist, tmp_path, options, message):
+    words = [tmp_path / "new", *SMALL, f"--mnist={mnist}", *options]
+    refused = refuse(EXAMPLE, *words)
+    assert refused.startswith("error: ")
+    assert message in refused
+    assert names_in(tmp_path / "new") == []
 
 
 def test_digits_are_downloaded_by_keras(monkeypatch):
-    spec = importlib.util.spec_from_file_location("make_mnist_example", EXAMPLE)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    load_digits = runpy.run_path(str(EXAMPLE))["load_digits"]
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: "digits")
-    assert example.load_digits(None) == "digits"
+    assert load_digits(None) == "digits"
 
     def fail():
         raise Exception("URL fetch failure on https://storage: None -- unreachable")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
     with pytest.raises(OSError, match=r"not be downloaded \(URL.*name their.*--mnist"):
-        example.load_digits(None)
+        load_digits(None)

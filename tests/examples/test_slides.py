@@ -1,13 +1,7 @@
-"""The example of slides as a user runs it: a process, resumed, twice, interrupted."""
+"""The slides example as a user runs it: a process, resumed, twice, interrupted."""
 
-import csv
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import keras
@@ -15,17 +9,26 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from processes import (
+    EXAMPLES,
+    interrupt_example,
+    interrupt_training,
+    names_in,
+    read_epochs,
+    read_table,
+    refuse,
+    refuse_to_overwrite,
+    run,
+    run_here,
+)
 
 from attention_sampling.datasets.synthetic.slides import write_slides
 from attention_sampling.files import one_process
 
 if keras.backend.backend() != "tensorflow":
-    pytest.skip(
-        "the examples are written for the TensorFlow backend", allow_module_level=True
-    )
+    pytest.skip("the examples are for TensorFlow", allow_module_level=True)
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "slides.py"
-TIMEOUT = 300
+EXAMPLE = EXAMPLES / "slides.py"
 
 
 @pytest.fixture(scope="module")
@@ -34,72 +37,37 @@ def slides(tmp_path_factory):
     return write_slides(directory, 12, smallest=(512, 512), largest=(600, 700))
 
 
-def start(*arguments):
-    # TensorFlow, imported here, has set how much it logs.
-    kept = {key: os.environ[key] for key in os.environ if key != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.Popen(
-        [sys.executable, EXAMPLE, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=kept,
-    )
-
-
-def run(*arguments, timeout=TIMEOUT):
-    """Return exit code, and what was printed to stdout and stderr."""
-    process = start(*arguments)
-    try:
-        output, errors = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-    return process.returncode, output, errors
-
-
-def interrupt(process, condition):
-    """Press Ctrl-C when a condition holds; return as `run` does."""
-    try:
-        deadline = time.monotonic() + TIMEOUT
-        while not condition():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=TIMEOUT)
-    finally:
-        process.kill()
-    return process.returncode, output, errors
-
-
-def read_table(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def read_epochs(output):
-    return [int(row["epoch"]) for row in read_table(output / "log.csv")]
-
-
 @pytest.mark.slow
-def test_a_run_is_kept_and_predicts(slides, tmp_path):
+def test_twice_at_once_interrupted_resumed_and_asked_for_more(slides, tmp_path, capsys):
     data = shutil.copytree(slides, tmp_path / "data")
     (data / "slide_003.tif").write_bytes(b"II*\0cut off")
     output = tmp_path / "new" / "run"
-    arguments = [f"--dataset={data}", f"--output={output}", "--n-patches=2"]
-    code, printed, errors = run(*arguments, "--epochs=1")
+    words = [EXAMPLE, f"--dataset={data}", f"--output={output}", "--n-patches=2"]
+    interrupt_training([*words, "--epochs=10000"], output)
+    refuse_to_overwrite(words, output)
+    epochs = read_epochs(output)[-1] + 3
+    code, printed, errors = run(*words, f"--epochs={epochs}", "--resume")
     assert (code, errors) == (0, "")  # no lines of CUDA, oneDNN or absl either
     assert f"left out: {data / 'slide_003.tif'}: " in printed
     assert "8 slides to train on, 3 to test with" in printed
-    assert len(re.findall("cross_entropy: .* val_cross_entropy: ", printed)) == 1
-    assert read_epochs(output) == [0]
+    assert re.search("cross_entropy: .* val_cross_entropy: ", printed)
+    assert f"Epoch {epochs}/{epochs}" in printed
+    assert "Epoch 1/" not in printed
     assert re.search(r"^Test accuracy [01]\.\d+\. ", printed, re.MULTILINE)
-    pictures = sorted((output / "pictures").iterdir())
+    assert read_epochs(output) == list(range(epochs))
+    pictures = names_in(output / "pictures")
     assert len(pictures) == 3
-    for path in pictures:
-        with Image.open(path) as image:
+    for name in pictures:
+        with Image.open(output / "pictures" / name) as image:
             assert min(image.size) > 300
 
-    code, printed, errors = run(f"--predict={data}", f"--output={output}")
+    # What is finished is evaluated again.
+    run_here(*words, f"--epochs={epochs}", "--resume")
+    printed = capsys.readouterr().out
+    assert "Epoch" not in printed
+    assert "Test accuracy" in printed
+
+    code, printed, errors = run(EXAMPLE, f"--predict={data}", f"--output={output}")
     assert (code, errors) == (0, "")
     rows = read_table(output / "predictions.csv")
     assert [Path(row["file"]).name for row in rows] == [
@@ -112,49 +80,43 @@ def test_a_run_is_kept_and_predicts(slides, tmp_path):
 
 
 @pytest.mark.slow
+def test_interrupted_while_it_generates_and_the_default_run_learns(tmp_path):
+    words = [EXAMPLE, f"--output={tmp_path}"]
+    half = "*.part/slide_002.tif"
+    interrupt_example(words, tmp_path, lambda: any(tmp_path.rglob(half)))
+    assert names_in(tmp_path) == ["settings.json"]
+    code, printed, errors = run(*words, timeout=1500)
+    assert (code, errors) == (0, "")
+    assert "45 slides to train on, 15 to test with" in printed
+    [accuracy] = re.findall(r"^Test accuracy (\d\.\d+)\.", printed, re.MULTILINE)
+    assert float(accuracy) >= 0.7
+
+
+def test_predictions_are_no_second_process_either(tmp_path):
+    with one_process(tmp_path):
+        refused = refuse(EXAMPLE, "--predict=slides", f"--output={tmp_path}")
+    assert refused.startswith(f"error: Another process is at work in {tmp_path}")
+    assert names_in(tmp_path) == []
+
+
 def test_a_typing_error_makes_no_directory(slides, tmp_path):
     output = tmp_path / "typo"
-    code, printed, errors = run(f"--predict={slides}", f"--output={output}")
-    assert (code, printed) == (1, "")
-    assert errors == f"error: {output} holds no trained model: train one first\n"
+    refused = refuse(EXAMPLE, f"--predict={slides}", f"--output={output}")
+    assert refused == f"error: {output} holds no trained model: train one first"
     assert not output.exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("option", [(), ("--resume",), ("--predict=slides",)])
-def test_a_second_process_ends_at_once(slides, tmp_path, option):
-    with one_process(tmp_path):
-        code, printed, errors = run(
-            f"--dataset={slides}", f"--output={tmp_path}", *option
-        )
-    assert (code, printed) == (1, "")
-    assert errors.startswith(f"error: Another process is at work in {tmp_path}")
-    assert errors.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ((), "holds a trained model: go on with it (resume), or choose another output"),
-        (("--resume",), "was trained with other labels. Received: ['hollow', 'long', "),
-    ],
-)
-def test_a_trained_model_is_not_overwritten(slides, tmp_path, option, message):
+def test_a_model_of_other_labels_is_not_resumed(slides, tmp_path):
     (tmp_path / "model.keras").write_text("a month of training")
     (tmp_path / "classes.json").write_text('["other", "labels"]')
-    code, _, errors = run(f"--dataset={slides}", f"--output={tmp_path}", *option)
-    assert code == 1
-    assert errors.startswith(f"error: {tmp_path} {message}")
-    assert errors.count("\n") == 1
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names <= {".lock", "model.keras", "classes.json"}
+    words = [EXAMPLE, f"--dataset={slides}", f"--output={tmp_path}", "--resume"]
+    refused = f"error: {tmp_path} was trained with other labels. Received: ['hollow', "
+    assert refuse(*words).startswith(refused)
+    assert names_in(tmp_path) == ["classes.json", "model.keras"]
     assert (tmp_path / "model.keras").read_text() == "a month of training"
     assert (tmp_path / "classes.json").read_text() == '["other", "labels"]'
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -175,51 +137,5 @@ def test_data_that_cannot_be_used_are_refused(slides, tmp_path, table, message):
     (data / "labels.csv").unlink()
     if table:
         (data / "labels.csv").write_text(table)
-    code, _, errors = run(f"--dataset={data}", f"--output={tmp_path / 'run'}")
-    assert code == 1
-    assert re.search(f"^error: .*{message}", errors)
-    assert "Traceback" not in errors
-
-
-@pytest.mark.slow
-def test_interrupted_in_training_and_resumed(slides, tmp_path):
-    arguments = [f"--dataset={slides}", f"--output={tmp_path}", "--n-patches=2"]
-    process = start(*arguments, "--epochs=10000")
-    code, _, errors = interrupt(process, (tmp_path / "model.keras").exists)
-    assert code == 1
-    assert "interrupted; --resume goes on after the last whole epoch" in errors
-    assert "Traceback" not in errors
-    assert not list(tmp_path.rglob("*.part*"))
-    epochs = read_epochs(tmp_path)[-1] + 3
-    for found in (True, False):  # the second finds nothing left to do
-        code, printed, errors = run(*arguments, f"--epochs={epochs}", "--resume")
-        assert (code, errors) == (0, "")
-        assert (f"Epoch {epochs}/{epochs}" in printed) is found
-        assert "Epoch 1/" not in printed
-        assert "Test accuracy" in printed
-        assert read_epochs(tmp_path) == list(range(epochs))
-
-
-@pytest.mark.slow
-def test_interrupted_while_slides_are_generated_and_resumed(tmp_path):
-    process = start(f"--output={tmp_path}")
-    code, _, errors = interrupt(
-        process, lambda: any(tmp_path.rglob("*.part/slide_002.tif"))
-    )
-    assert code == 1
-    assert "interrupted" in errors
-    assert "Traceback" not in errors
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "settings.json"}
-    code, printed, errors = run(
-        f"--output={tmp_path}", "--resume", "--epochs=1", timeout=900
-    )
-    assert (code, errors) == (0, "")
-    assert "45 slides to train on, 15 to test with" in printed
-
-
-@pytest.mark.slow
-def test_the_default_run_learns(tmp_path):
-    code, printed, errors = run(f"--output={tmp_path}", timeout=1500)
-    assert (code, errors) == (0, "")
-    [accuracy] = re.findall(r"^Test accuracy (\d\.\d+)\.", printed, re.MULTILINE)
-    assert float(accuracy) >= 0.7
+    refused = refuse(EXAMPLE, f"--dataset={data}", f"--output={tmp_path / 'run'}")
+    assert re.search(f"^error: .*{message}", refused)

@@ -2,17 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
+from processes import COMMANDS, REPOSITORY
+from processes import run as run_process
 
 from attention_sampling.experiments.report import read_measurements, run, summarize
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "docs" / "results"
+RESULTS = REPOSITORY / "docs" / "results"
 ABOUT = {
     "date": "2026-11-28T01:22:02+00:00",
     "command": "python -m attention_sampling experiments run colon_cancer DATA",
@@ -142,17 +140,9 @@ def test_a_page_of_trainings_and_cost_beside_the_papers_numbers(tmp_path):
 
 
 def test_the_committed_page_is_made_again(tmp_path):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "attention_sampling", "experiments", "report"),
-            *(str(RESULTS / "measured"), "--output", str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
+    words = [*COMMANDS, "experiments", "report", RESULTS / "measured"]
+    code, _, errors = run_process(*words, "--output", tmp_path)
+    assert code == 0, errors
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {path.name for path in RESULTS.iterdir() if path.is_file()}
     page = (tmp_path / "report.rst").read_text("utf-8")

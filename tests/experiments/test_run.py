@@ -3,15 +3,13 @@
 import argparse
 import json
 import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from processes import COMMANDS, run, start, wait_until
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the images come from tf.data", allow_module_level=True)
@@ -28,6 +26,7 @@ from attention_sampling.experiments.run import add_arguments, average_fits
 from attention_sampling.experiments.settings import DEFAULTS, choose_settings
 from attention_sampling.files import one_process
 
+RUN = [*COMMANDS, "experiments", "run"]
 SMALL = {
     "megapixel_mnist": ["--method=u-2", "--on-demand"],
     "colon_cancer": [
@@ -60,16 +59,6 @@ def data(tmp_path_factory):
     return directory
 
 
-def command(*words):
-    return [sys.executable, "-m", "attention_sampling", "experiments", "run", *words]
-
-
-def run(*words):
-    """Run to the end, and return the exit code and what it printed."""
-    ended = subprocess.run(command(*words), capture_output=True, text=True, timeout=300)
-    return ended.returncode, ended.stdout + ended.stderr
-
-
 def words_for(data, task, output, *more):
     words = [task, str(data / task), f"--output={output}", "--epochs=1", "--pictures=2"]
     return [*words, *SMALL[task], *more]
@@ -96,8 +85,7 @@ def refuse(*words):
 def test_a_task_is_trained_and_gone_on_with(data, task, tmp_path):
     output = tmp_path / "output"
     words = words_for(data, task, output)
-    code, printed = run(*words)
-    assert code == 0, printed
+    main(["run", *words])
     metrics = read_metrics(output)
     assert (metrics["kind"], metrics["task"]) == ("training", task)
     assert str(tmp_path) not in metrics["command"]
@@ -127,19 +115,17 @@ def test_a_killed_run_goes_on_after_the_last_epoch(data, tmp_path):
     words = ["colon_cancer", str(data / "colon_cancer"), f"--output={tmp_path}"]
     words += ["--method=ats-2", "--train-on=1-4", "--epochs=30", "--pictures=0"]
     model, log = tmp_path / "run-0/model.keras", tmp_path / "run-0/log.csv"
-    with subprocess.Popen(command(*words), stdout=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 240
-        while not model.exists() and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
-        code, printed = run(*words, "--resume")
+    with start(*RUN, *words) as process:
+        wait_until(model.exists, process)
+        code, _, errors = run(*RUN, *words, "--resume")
         assert code == 1
-        assert "Another process is at work" in printed.splitlines()[-1]
+        assert "Another process is at work" in errors.splitlines()[-1]
         process.send_signal(signal.SIGKILL)
         assert process.wait(60) == -signal.SIGKILL
     done = len(pd.read_csv(log))
     assert 1 <= done < 30
-    code, printed = run(*words, "--resume")
-    assert code == 0, printed
+    code, _, errors = run(*RUN, *words, "--resume")
+    assert code == 0, errors
     assert pd.read_csv(log)["epoch"].tolist() == [*range(30)]
     [fit] = read_metrics(tmp_path)["fits"]
     assert (fit["epochs"], len(fit["curve"]["test_loss"])) == (30, 30)

@@ -25,6 +25,8 @@ from attention_sampling.data import ArraySource
 
 BACKEND = keras.backend.backend()
 SAMPLES = 5  # batches of 2: one sample is left at the end
+# JAX takes long to compile each.
+POLICIES = ["mixed_bfloat16", "mixed_float16"][: 1 if BACKEND == "jax" else 2]
 
 
 @dataclasses.dataclass
@@ -302,10 +304,16 @@ def as_list(outputs):
 
 
 # Building graphs is what takes long. Every case runs eagerly each time, and its graphs
-# with the slow tests; the graphs of these each time.
+# with the slow tests; the graphs of the first two each time, of others never, as they
+# differ from those of another case in their formulas alone.
 OFTEN = {
     "AttentionSampling",
     "AttentionSampling, all cells from a source",
+}
+NEVER = {
+    "SamplePatches of logits with origins, from the top",
+    "Expectation with replacement",
+    "Expectation ordered",
 }
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -314,6 +322,7 @@ def in_graphs(cases):
     params = [
         pytest.param(case, id=name, marks=[] if name in OFTEN else pytest.mark.slow)
         for name, case in cases.items()
+        if name not in NEVER
     ]
     return pytest.mark.parametrize("case", params)
 
@@ -357,12 +366,11 @@ class TestEveryLayer:
         assert np.isfinite(model.train_on_batch(x, y)).all()
         after = model.get_weights()
         assert any(not np.array_equal(b, a) for b, a in zip(before, after, strict=True))
-        for extra in (0, 3):
-            predictions = model.predict_on_batch(grown(x, extra))
-            assert predictions.shape == y.shape
-            assert np.isfinite(predictions).all()
+        predictions = model.predict_on_batch(x)
+        assert predictions.shape == y.shape
+        assert np.isfinite(predictions).all()
 
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("policy", POLICIES)
     def test_mixed_precision(self, case, policy):
         """Attention and expectation stay float32; images keep their dtype."""
         keras.config.set_dtype_policy(policy)

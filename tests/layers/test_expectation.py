@@ -44,17 +44,13 @@ def errors_of(settings, attention, n_patches, proposal=None, replace=None):
 
 
 @EVERY
-@pytest.mark.parametrize("attention", ["flat", "uneven", "peaked"])
+@pytest.mark.parametrize("proposed", [False, True])
 @pytest.mark.parametrize("n_patches", [1, 3])
-def test_every_draw_averages_to_the_full_model(n_patches, attention, settings):
-    assert max(errors_of(settings, attention, n_patches)) < 1e-5
-
-
-@EVERY
-@pytest.mark.parametrize("n_patches", [1, 3])
-def test_every_draw_of_a_proposal_averages_to_the_full_model(n_patches, settings):
-    settings = {**settings, "self_normalize": False}
-    proposal = proposal_of(logits_of("uneven", 5))
+def test_every_draw_averages_to_the_full_model(n_patches, proposed, settings):
+    proposal = None
+    if proposed:
+        proposal = proposal_of(logits_of("uneven", 5))
+        settings = {**settings, "self_normalize": False}
     assert max(errors_of(settings, "uneven", n_patches, proposal)) < 1e-5
 
 
@@ -64,12 +60,6 @@ def test_self_normalized_draws_of_a_proposal_are_nearly_unbiased(replace):
     proposal = proposal_of(logits_of("uneven", 5))
     errors = errors_of({"replace": replace}, "uneven", 3, proposal)
     assert 1e-3 < max(errors) < 0.2
-
-
-@pytest.mark.parametrize("settings", [{}, {"replace": True}])
-def test_self_normalizing_a_proposal_that_is_the_attention_changes_nothing(settings):
-    proposal = reference.softmax(logits_of("uneven", 5))
-    assert max(errors_of(settings, "uneven", 3, proposal)) < 1e-5
 
 
 def test_enumeration_sees_the_other_mode():
@@ -102,34 +92,10 @@ def test_value_is_the_reference(settings, training, rng):
     np.testing.assert_allclose(ops.convert_to_numpy(value), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("self_normalize", [True, False])
-@pytest.mark.parametrize("replace", [True, False])
-def test_value_of_a_proposal(self_normalize, replace, rng):
-    features = rng.normal(size=(4, 3, 6)).astype("float32")
-    attention = rng.dirichlet(np.ones(9), size=4)[:, :3].astype("float32")
-    proposal = rng.dirichlet(np.ones(9), size=4)[:, :3].astype("float32")
-    layer = Expectation(replace=replace, self_normalize=self_normalize)
-    value = ops.convert_to_numpy(
-        layer([ops.array(x) for x in (features, attention, proposal)], training=True)
-    )
-    for sample in range(4):
-        weights = (
-            1 / (3 * proposal[sample])
-            if replace
-            else reference.unordered_weights(proposal[sample])
-        )
-        shares = weights * attention[sample]
-        if self_normalize:
-            shares /= shares.sum()
-        np.testing.assert_allclose(
-            value[sample], shares @ features[sample], rtol=1e-4, atol=1e-5
-        )
-
-
 @pytest.mark.parametrize("control_variate", [None, False])
 @pytest.mark.parametrize("self_normalize", [True, False])
 @pytest.mark.parametrize("replace", [True, False])
-def test_attention_gradient_of_a_proposal(
+def test_value_and_attention_gradient_of_a_proposal(
     replace, self_normalize, control_variate, rng
 ):
     """c_s (f_s - b_s), and where weights are normalised, b_s is a mean as well."""
@@ -139,7 +105,7 @@ def test_attention_gradient_of_a_proposal(
     estimate = estimator_of(
         replace=replace, self_normalize=self_normalize, control_variate=control_variate
     )
-    _, (_, gradient, of_proposal) = value_and_gradients(
+    value, (_, gradient, of_proposal) = value_and_gradients(
         estimate, [features, attention, proposal[None]]
     )
     if replace:
@@ -152,6 +118,9 @@ def test_attention_gradient_of_a_proposal(
     if self_normalize:
         weights = weights / (weights @ attention[0])
         shares = shares / shares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        value[0], (weights * attention[0]) @ features[0], rtol=1e-4, atol=1e-5
+    )
     if control_variate is False:
         shares = np.zeros((3, 3))
     centred = features[0] - shares @ features[0]
@@ -258,7 +227,7 @@ EXTREMES = {
 }
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("attention", EXTREMES.values(), ids=EXTREMES.keys())
 @pytest.mark.parametrize("replace", [True, False])
 def test_extreme_attention_stays_finite_under_mixed_precision(
@@ -289,12 +258,10 @@ SHAPES = r"features of shape \(batch, n_patches, dim\)"
     [
         ([(2, 3, 4), (2, 4)], SHAPES),  # another number of patches
         ([(2, 3), (2, 3)], SHAPES),  # no feature axis
-        ([(2, 3, 4), (2, 3, 1)], SHAPES),  # attention of rank 3
         ([(2, None, 4), (2, None)], SHAPES),  # number of patches unknown
         ([(2, 3, 4), (2, 3), (2, 4)], r"sampled_proposal\.shape=\(2, 4\)"),
         ([(2, 3, 4), (3, 3)], "features and sampled_attention must hold the same num"),
         ([(2, 3, 4)], r"2 to 3 inputs, \[features, sampled_attention, optional samp"),
-        ([(2, 3, 4)] * 4, "Received: 4"),
     ],
 )
 def test_refuses_shapes_that_do_not_match(shapes, message):
@@ -317,8 +284,6 @@ def test_refuses_shapes_that_do_not_match(shapes, message):
             r"no control variate.*Received: control_variate=True, estimator='ordered'",
         ),
         ({"estimator": "murthy"}, r"one of None, 'ordered', .*estimator='murthy'"),
-        ({"control_variate": 1}, r"must be True or False.*variate=1"),
-        ({"replace": 1}, r"must be True or False.*replace=1"),
         ({"self_normalize": 0.0}, r"must be True or False.*self_normalize=0.0"),
         ({"prediction": "all"}, r"one of 'sample', 'top_k'.*prediction='all'"),
     ],

@@ -72,19 +72,6 @@ class TestFromASource:
     def layer(self):
         return ExtractPatches((2, 3), source=ArraySource(list(self.images), threads=2))
 
-    def test_windows_are_zero_padded_slices_of_the_numbered_images(self):
-        origins = np.array([[[-1, 0], [1, 3]], [[0, -2], [9, 9]]], "int32")
-        patches = self.layer()([np.array([1, 0]), origins])
-        assert keras.backend.standardize_dtype(patches.dtype) == "uint8"
-        for sample, image in enumerate((1, 0)):
-            for window in range(2):
-                np.testing.assert_array_equal(
-                    ops.convert_to_numpy(patches[sample, window]),
-                    reference.window(
-                        self.images[image], origins[sample, window], (2, 3)
-                    ),
-                )
-
     @pytest.mark.parametrize("dtype", ["uint8", "int64"])
     def test_numbers_of_any_integer_dtype(self, dtype):
         index = ops.convert_to_tensor(np.array([1], dtype))
@@ -109,10 +96,6 @@ class TestFromASource:
     def test_refuses_another_batch(self):
         with pytest.raises(ValueError, match="must hold the same number of samples"):
             self.layer()([np.zeros(3, "int32"), np.zeros((2, 1, 2), "int32")])
-
-    def test_refuses_what_is_no_source(self):
-        with pytest.raises(TypeError, match=r"Received: source='slides/\*\.svs'"):
-            ExtractPatches(2, source="slides/*.svs")
 
     def test_a_layer_of_tensors_can_be_compiled_on_any_backend(self):
         on_tensorflow = keras.backend.backend() == "tensorflow"

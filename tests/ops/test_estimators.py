@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import reference
@@ -114,15 +113,6 @@ class TestEveryDrawAveragesToTheFullModel:
         errors = errors_of(estimate, logits, n_patches, proposal_of(logits))
         assert max(errors) < 1e-5
 
-    @pytest.mark.parametrize("attention", ["flat", "uneven"])
-    @pytest.mark.parametrize("n_patches", [2, 4])
-    @EVERY
-    def test_self_normalized_without_a_proposal(self, estimate, n_patches, attention):
-        """Where cells come from the attention, there is nothing to normalise."""
-        estimate = dataclasses.replace(estimate, normalize=True)
-        errors = errors_of(estimate, logits_of(attention, 5), n_patches)
-        assert max(errors) < 1e-5
-
 
 def published_reference(features, sampled_attention):
     """Do as the published code does: its attention gradient is at the wrong terms."""
@@ -195,23 +185,13 @@ class TestEnumerationSees:
         assert errors[2] < 1e-5
 
     @EVERY
-    def test_weights_of_the_attention_for_draws_of_a_proposal(self, estimate):
-        def mistaken(features, sampled_attention, sampled_proposal):
-            return estimate(features, sampled_attention)
-
-        logits = logits_of("uneven", 5)
-        estimated, exact = enumerate_draws(
-            mistaken, logits, 3, estimate.replace, proposal_of(logits)
-        )
-        for got, expected in zip(estimated, exact, strict=True):
-            assert np.abs(got - expected).max() > 1e-2
-
-    @EVERY
-    def test_weights_of_the_proposal_without_the_attention(self, estimate):
-        """Weights and sampled attention both of the proposal: another model's."""
+    @pytest.mark.parametrize("forgotten", ["proposal", "attention"])
+    def test_one_of_two_probabilities_of_draws_of_a_proposal(self, forgotten, estimate):
+        """Weights of the attention; or weights and values both of the proposal."""
 
         def mistaken(features, sampled_attention, sampled_proposal):
-            return estimate(features, sampled_proposal)
+            of = {"proposal": sampled_attention, "attention": sampled_proposal}
+            return estimate(features, of[forgotten])
 
         logits = logits_of("uneven", 5)
         estimated, exact = enumerate_draws(
@@ -221,9 +201,7 @@ class TestEnumerationSees:
             assert np.abs(got - expected).max() > 1e-2
 
 
-@pytest.mark.parametrize(
-    "estimate", [WITH_REPLACEMENT_CV, UNORDERED_CV], ids=["replaced", "unordered"]
-)
+@WITH_CONTROL_VARIATE
 def test_the_bias_of_self_normalized_weights_is_small_and_falls(estimate):
     """Of the order of 1 / n, and seen by the enumeration."""
     estimate = dataclasses.replace(estimate, normalize=True)
@@ -433,22 +411,6 @@ class TestUnordered:
             )
             np.testing.assert_allclose(ops.convert_to_numpy(value)[0], mean, atol=1e-5)
 
-    def test_the_order_of_the_draws_does_not_matter(self, rng):
-        attention = rng.dirichlet(np.ones(8), size=3)[:, :5].astype("float32")
-        order = rng.permutation(5)
-        for function, axes in [
-            (estimators.unordered_weights, 1),
-            (estimators.unordered_leave_one_out, 2),
-        ]:
-            weights, permuted = (
-                ops.convert_to_numpy(function(ops.array(a)))
-                for a in (attention, attention[:, order])
-            )
-            expected = weights[:, order]
-            if axes == 2:
-                expected = expected[:, :, order]
-            np.testing.assert_allclose(permuted, expected, rtol=1e-5)
-
     @pytest.mark.parametrize("n_patches", [1, 2, 10, 100])
     def test_the_weights_of_the_attention_sum_to_one(self, n_patches, rng):
         attention = rng.dirichlet(np.ones(3 * n_patches), size=4)[:, :n_patches]
@@ -464,26 +426,6 @@ class TestUnordered:
         )
         rows = np.sum(weights * attention[:, None], axis=2)
         np.testing.assert_allclose(rows, 1, atol=1e-5)
-
-    def test_all_cells_drawn_is_the_full_sum(self, rng):
-        attention = rng.dirichlet(np.ones(6), size=4).astype("float32")
-        features = rng.normal(size=(4, 6, DIM)).astype("float32")
-        value, (_, of_attention) = value_and_gradients(
-            UNORDERED_CV, [features, attention]
-        )
-        everything = np.einsum("bn,bnd->bd", attention, features)
-        np.testing.assert_allclose(value, everything, atol=1e-6)
-        np.testing.assert_allclose(
-            of_attention, (features - everything[:, None]).sum(axis=2), atol=1e-4
-        )
-
-
-@pytest.mark.parametrize("n_patches", [1, 4, 9])
-def test_ordered_weights_of_the_attention_sum_to_one_as_well(n_patches, rng):
-    """Up to all cells, where the estimate is not the full sum, other than unordered."""
-    attention = rng.dirichlet(np.ones(9), size=4)[:, :n_patches].astype("float32")
-    weights = ops.convert_to_numpy(estimators.ordered_weights(ops.array(attention)))
-    np.testing.assert_allclose((weights * attention).sum(axis=1), 1, atol=1e-5)
 
 
 def test_control_variate_of_a_proposal_is_the_estimate_from_the_others(rng):
@@ -643,20 +585,3 @@ def test_saturated_softmax_gives_finite_gradients(estimate, rng):
     assert np.isfinite(value).all()
     for gradient in gradients:
         assert np.isfinite(gradient).all()
-
-
-@pytest.mark.parametrize("n_patches", [1, 2])
-def test_weights_keep_the_dtype(n_patches):
-    attention = ops.cast(ops.full((3, n_patches), 0.25), "float32")
-    for function in (
-        estimators.with_replacement_weights,
-        estimators.ordered_weights,
-        estimators.unordered_weights,
-        estimators.top_k_weights,
-        estimators.with_replacement_leave_one_out,
-        estimators.unordered_leave_one_out,
-    ):
-        if n_patches == 1 and "leave_one_out" in function.__name__:
-            continue
-        weights = function(attention)
-        assert keras.backend.standardize_dtype(weights.dtype) == "float32"

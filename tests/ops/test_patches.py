@@ -115,8 +115,3 @@ def test_patches_of_images_of_unknown_size(rng):
 def test_refuses_other_shapes(origins, patch_size, message):
     with pytest.raises(ValueError, match=message):
         extract_patches(ops.ones((1, 9, 9, 1)), ops.array(origins), patch_size)
-
-
-def test_takes_one_int_for_square_patches():
-    patches = extract_patches(ops.ones((1, 9, 9, 3)), ops.array([[[0, 0]]]), 4)
-    assert tuple(patches.shape) == (1, 1, 4, 4, 3)

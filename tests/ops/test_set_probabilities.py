@@ -91,14 +91,6 @@ def test_of_hundreds_of_cells_is_the_integral_on_a_fine_grid(make, n_patches, rn
     assert spread(logarithms - exact, axis=0) < 2e-3
 
 
-def test_one_of_equal_cells_is_as_good_as_another():
-    logarithms = log_without_one(np.full((1, 100), 1e-5))
-    assert np.ptp(logarithms) == 0
-    pairs = log_without_two(np.full((1, 100), 1e-5))[0]
-    pairs = pairs[~np.eye(100, dtype=bool)]
-    assert np.ptp(pairs) < 1e-5
-
-
 @pytest.mark.parametrize(
     "drawn",
     [

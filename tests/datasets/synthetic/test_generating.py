@@ -3,10 +3,9 @@
 import errno
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
+from processes import run
 
 from attention_sampling.datasets.synthetic.generating import generate
 from attention_sampling.files import one_process
@@ -78,8 +77,7 @@ def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "generate(sys.argv[1], {}, write)\n"
     )
-    command = [sys.executable, "-c", code, tmp_path / "answers"]
-    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert run("-c", code, tmp_path / "answers")[0] == -signal.SIGKILL
     assert not (tmp_path / "answers").exists()
     with one_process(tmp_path):
         generate(tmp_path / "answers", SETTINGS, write)
