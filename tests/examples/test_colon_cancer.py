@@ -188,10 +188,25 @@ def test_a_data_set_that_is_not_there(tmp_path):
     assert "Traceback" not in errors
 
 
-def test_training_images_are_changed_together_with_their_views():
+def import_example():
     specification = importlib.util.spec_from_file_location("example", EXAMPLE)
     example = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(example)
+    return example
+
+
+@pytest.mark.slow
+def test_a_training_that_diverged_is_not_evaluated(tissue, tmp_path, monkeypatch):
+    example = import_example()
+    monkeypatch.setattr(example, "LEARNING_RATE", 1e36)
+    with pytest.raises(ValueError, match=r"loss is NaN; .* keeps the last good epoch"):
+        example.train(tmp_path, tissue, 3, 5, 3, seed=0, resume=False)
+    assert not (tmp_path / "model.keras").exists()
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_training_images_are_changed_together_with_their_views():
+    example = import_example()
     images = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), "uint8")
     labels = np.arange(4, dtype="int32")
     plain = example.make_batches(images, labels, batch_size=4)
