@@ -111,7 +111,9 @@ def _generate(task: str, directory: Path) -> Path:
     if task == "speed_limits":
         from attention_sampling.datasets.synthetic.scenes import write_scenes
 
-        write_scenes(directory)
+        # Smaller than those of the example, whose attention begins with red rings: the
+        # paper's network has to find out first where the signs are.
+        write_scenes(directory, n_images=960, size=(240, 320))
     else:
         from attention_sampling.datasets.synthetic.tissue import write_tissue
 

@@ -90,6 +90,16 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(tissue, tmp_path):
     assert refused.endswith(f"{nowhere}'")
 
 
+@pytest.mark.slow
+def test_a_training_that_diverged_is_not_evaluated(tissue, tmp_path):
+    train = runpy.run_path(str(EXAMPLE))["train"]
+    train.__globals__["LEARNING_RATE"] = 1e36
+    with pytest.raises(ValueError, match=r"loss is NaN; .* keeps the last good epoch"):
+        train(tmp_path, tissue, 3, 5, 3, seed=0, resume=False)
+    assert not (tmp_path / "model.keras").exists()
+    assert not (tmp_path / "pictures").exists()
+
+
 def test_training_images_are_changed_together_with_their_views():
     make_batches = runpy.run_path(str(EXAMPLE))["make_batches"]
     images = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), "uint8")
