@@ -1,7 +1,7 @@
 """Attention sampling in a few calls: the usual way in."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +29,7 @@ def attention_sampling(
     self_normalize: bool = True,
     metrics: bool = False,
     source: Any = None,
+    class_names: Sequence[str] | None = None,
 ) -> AttentionSampling:
     """Make one layer of an attention network and a feature network.
 
@@ -73,6 +74,9 @@ def attention_sampling(
         source: ``attention_sampling.data.Source`` to read the patches from, so that the
             images stay on disk and may differ in size. Not saved with the model:
             ``set_source``.
+        class_names: names of the classes, in the order of the model's answer, saved with
+            the model so that ``visualize.explain`` answers by name. None for those of the
+            source, if it has any.
 
     Returns:
         Layer from ``[x_low, x_high]``, views (batch, low_height, low_width, channels)
@@ -127,6 +131,7 @@ def attention_sampling(
         self_normalize=self_normalize,
         metrics=metrics,
         source=source,
+        class_names=class_names,
     )
 
 

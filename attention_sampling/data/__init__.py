@@ -6,6 +6,7 @@ from typing import Any
 # Public name -> module that defines it; each imports its library when it opens a file.
 _MODULE_OF = {
     "ArraySource": "array",
+    "Dihedral": "dihedral",
     "HDF5Source": "hdf5",
     "ImageFilesSource": "images",
     "OpenSlideSource": "slides",

@@ -45,6 +45,7 @@ class Source(abc.ABC):
         dtype: dtype of all images, and of the patches read from them.
         threads: windows that ``read_patches`` reads at once.
         skipped: (name, reason) of each image left out by ``on_error="skip"``.
+        variants: images in a row that show the same picture: 1, and 8 of ``Dihedral``.
 
     Raises:
         ValueError: no images; ``threads`` or ``channels`` not positive.
@@ -60,6 +61,8 @@ class Source(abc.ABC):
     >>> source.shape(1), source.read_patches([1], [(-5, 0)], 10).shape
     ((2000, 3000, 3), (1, 10, 10, 3))
     """
+
+    variants = 1
 
     def __init__(
         self,

@@ -89,9 +89,13 @@ class AttentionSampling(keras.layers.Layer):
         self_normalize=True,
         metrics=False,
         source=None,
+        class_names=None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
+        if class_names is None and not isinstance(source, dict):
+            class_names = getattr(source, "class_names", None)
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
         self.attention = _check_network("attention", attention)
         self.feature = _check_network("feature", feature)
         self.proposal = None
@@ -133,13 +137,23 @@ class AttentionSampling(keras.layers.Layer):
         x_low, x_high = map(tuple, check_inputs(input_shape, *_INPUTS))
         check_images("x_low", x_low)
         channels = self.sample_patches.extract_patches.check_images(x_high)
+        patch_size, n_patches = self.sample_patches.patch_size, self.n_patches
+        if self.source is None:
+            _check_sizes(x_low, x_high, patch_size)
+        _check_patches(self.feature, (*patch_size, channels))
+        self.view_size = x_low[1:3]
         view = keras.KerasTensor((None, *x_low[1:]))
         maps = [self.attention(view)]
         if self.proposal is not None:
             maps.append(self.proposal(view))
         self.sample_patches.build([x_low, x_high, *(x.shape for x in maps)])
-        patch_size, n_patches = self.sample_patches.patch_size, self.n_patches
         features = self.feature(keras.KerasTensor((None, *patch_size, channels)))
+        if len(features.shape) != 2:
+            raise ValueError(
+                "`feature` must end in one vector a patch, of shape (batch, dim): with "
+                "keras.layers.GlobalAveragePooling2D, for example. Received: feature "
+                f"with output shape {tuple(features.shape)}"
+            )
         self._feature_shape, self._feature_dtype = features.shape[1:], features.dtype
         self.expectation.build(
             [(None, n_patches, *features.shape[1:]), *[(None, n_patches)] * len(maps)]
@@ -292,6 +306,7 @@ class AttentionSampling(keras.layers.Layer):
             "self_normalize": expectation.self_normalize,
             "metrics": self.report is not None,
             "source": self.source,
+            "class_names": self.class_names,
         }
 
     def get_config(self):
@@ -324,6 +339,37 @@ def _check_network(name, network):
             f"neither trained nor saved. Received: {name}={network!r}"
         )
     return network
+
+
+def _check_sizes(x_low, x_high, patch_size):
+    """Refuse a view larger than the image, and patches larger than it."""
+    for low, high, patch in zip(x_low[1:3], x_high[1:3], patch_size, strict=True):
+        if high is None:
+            continue
+        if low is not None and low > high:
+            raise ValueError(
+                "The view must not be larger than the image: the inputs are [x_low, "
+                f"x_high], in this order. Received: x_low.shape={x_low}, "
+                f"x_high.shape={x_high}"
+            )
+        if patch > high:
+            raise ValueError(
+                "Patches must not be larger than the image. Received: "
+                f"patch_size={patch_size}, x_high.shape={x_high}"
+            )
+
+
+def _check_patches(feature, patch):
+    """Refuse a feature model that was built for other patches."""
+    expected = getattr(feature, "input_shape", None)
+    if not isinstance(expected, tuple) or len(expected) != 4 or None in patch:
+        return
+    if any(e not in (None, p) for e, p in zip(expected[1:], patch, strict=True)):
+        raise ValueError(
+            "`feature` must take the patches of the images, (height, width, channels) = "
+            f"{patch}. Received: feature with input_shape={expected}. Begin it with "
+            f"keras.Input({patch})"
+        )
 
 
 def _input_size(feature):

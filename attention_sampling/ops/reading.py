@@ -75,6 +75,8 @@ class PatchReader:
             (batch, n_patches, 2) int32 tensor, row and column in pixels.
         """
 
+        self._bound()  # or an error, before a graph runs
+
         def place(index: Any, cells: Any, sizes: Any) -> Any:
             source = self._bound()
             rows, columns, height, width = sizes.tolist()
@@ -109,6 +111,8 @@ class PatchReader:
             (batch, n_patches, patch_height, patch_width, channels) tensor of the dtype
             of the source.
         """
+
+        self._bound()  # or an error, before a graph runs
 
         def read(index: Any, origins: Any) -> Any:
             count = origins.shape[1]
