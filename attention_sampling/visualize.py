@@ -1,5 +1,6 @@
 """What a model looked at, as arrays and as pictures."""
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -10,12 +11,16 @@ import numpy as np
 from keras import ops
 
 from attention_sampling.checks import check_count
+from attention_sampling.data.opening import open_source
+from attention_sampling.data.source import Source
 from attention_sampling.files import replacing
 from attention_sampling.layers.attention_sampling import sampling_layers
 
 # (top, left, bottom, right) in pixels.
 Box = tuple[float, float, float, float]
 
+# Pixels of the longer side of an image that is reduced for a picture.
+_PICTURE = 1200
 _DPI = 100
 _GAP = 4  # pixels of a picture between a thing and the box around it
 # A window of a smaller side in a picture, in its pixels, has its number beside it.
@@ -30,8 +35,9 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
     Args:
         model: model that calls one layer of ``attention_sampling()`` once, functional
             or subclassed.
-        inputs: arrays as for ``model.predict``, such as ``[views, images]``. Of a
-            dataset, those of a batch: ``(inputs, labels) = next(iter(dataset))``.
+        inputs: arrays as for ``model.predict``, such as ``[views, images]``; of a
+            dataset, those of a batch: ``(inputs, labels) = next(iter(dataset))``. Or the
+            path of an image, whose view is made as the model needs it.
         batch_size: images at a time.
 
     Returns:
@@ -42,9 +48,17 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
         full-resolution image. With ``prediction="all"`` the patches are those of most
         attention.
 
+        Of a path, the same of this one image, without the axis ``batch``; the prediction is
+        a dict from class name to value, the largest first, if the model has
+        ``class_names``. Besides, ``image``, (height, width, channels), reduced to at most
+        1200 pixels, and its full-resolution ``image_size``: all that ``plot_attention``
+        takes.
+
     Raises:
         TypeError: ``model`` is no model; inputs that are no arrays, such as a dataset.
-        ValueError: no such layer, or several; no inputs; ``batch_size`` not positive.
+        ValueError: no such layer, or several; no inputs; ``batch_size`` not positive; an
+            image of other channels, or several in one file.
+        SourceError: the image cannot be read.
 
     Example:
 
@@ -58,14 +72,9 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
     >>> seen["prediction"].shape, seen["origins"].shape
     ((1, 2), (1, 4, 2))
     """
-    layers = sampling_layers(model)
-    if len(layers) != 1:
-        raise ValueError(
-            "What a model looked at is known of one layer of attention_sampling(). "
-            "Build the model with it instead of with SamplePatches and Expectation. "
-            f"Received: {len(layers)} such layers in {model.name!r}"
-        )
-    [layer] = layers
+    if isinstance(inputs, str | os.PathLike):
+        return _explain_file(model, inputs)
+    layer = _find_layer(model)
     check_count("batch_size", batch_size, smallest=1)
     for value in keras.tree.flatten(inputs):
         if not getattr(value, "shape", ()):
@@ -105,6 +114,105 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
     return dict(zip(names, joined, strict=True))
 
 
+def explain_image(model: keras.Model, source: Source, index: int) -> dict[str, Any]:
+    """Predict one image of a source, and return what the prediction was made from.
+
+    Args:
+        model: as of ``explain``, with the inputs ``[view, image]`` or ``[view, index]`` and
+            views of a fixed size.
+        source: images of the channels and dtype that the model was built for. The source
+            of the model itself stays as it is.
+        index: which image.
+
+    Returns:
+        What ``explain`` returns of one path.
+
+    Raises:
+        IndexError: no such image.
+        ValueError: a model of other inputs, or images that do not fit it.
+        SourceError: the image cannot be read.
+    """
+    layer = _find_layer(model)
+    if not layer.built:
+        raise ValueError(f"The model has never been called. Received: {model.name!r}")
+    if None in layer.view_size:
+        raise ValueError(
+            "The model takes views of any size, and does not tell which to make. Build it "
+            "with keras.Input((height, width, channels)) for the view, or pass arrays to "
+            f"explain(). Received: views of {layer.view_size}"
+        )
+    view = source.read_view(index, layer.view_size)
+    size = source.shape(index)[:2]
+    reader = layer.sample_patches.extract_patches.reader
+    if reader is None:
+        image = source.read_window(index, 0, (0, 0), size)
+        seen = explain(model, [view[None], image[None]])
+    else:
+        with reader.bound_to(source):
+            seen = explain(model, [view[None], np.array([index], "int32")])
+    seen = {
+        name: keras.tree.map_structure(lambda x: x[0], x) for name, x in seen.items()
+    }
+    scale = min(1.0, _PICTURE / max(size))
+    image = source.read_view(index, [max(1, int(scale * extent)) for extent in size])
+    if source.dtype.kind in "iu":
+        image = np.rint(image).astype(source.dtype)
+    prediction = _by_name(seen.pop("prediction"), layer.class_names)
+    return {"prediction": prediction, **seen, "image": image, "image_size": size}
+
+
+def open_for(model: keras.Model, paths: Any, **keywords: Any) -> Source:
+    """Open image files for a model: grey ones as RGB where it was built for RGB.
+
+    Raises:
+        SourceError: there are no such files, or they cannot be opened.
+        ValueError: images of other channels or of another dtype.
+    """
+    layer = _find_layer(model)
+    source = open_source(paths, **keywords)
+    channels = layer.channels
+    if source.channels != channels == 3:
+        with contextlib.suppress(TypeError):  # of files that hold no photographs
+            source = open_source(paths, channels=3, **keywords)
+    if source.channels != channels:
+        raise ValueError(
+            f"The model was built for images of {channels} channels. Received: {source}"
+        )
+    return source
+
+
+def _find_layer(model: Any) -> Any:
+    """Return the one layer of ``attention_sampling()`` of a model."""
+    layers = sampling_layers(model)
+    if len(layers) != 1:
+        raise ValueError(
+            "What a model looked at is known of one layer of attention_sampling(). "
+            "Build the model with it instead of with SamplePatches and Expectation. "
+            f"Received: {len(layers)} such layers in {model.name!r}"
+        )
+    return layers[0]
+
+
+def _explain_file(model: keras.Model, path: Any) -> dict[str, Any]:
+    """Return what ``explain`` returns of one path."""
+    with open_for(model, path) as source:
+        if len(source) > 1:
+            raise ValueError(
+                "A path must be that of one image; explain_image(model, "
+                "open_source(path), index) takes one of several. Received: "
+                f"{os.fspath(path)!r} of {len(source)} images"
+            )
+        return explain_image(model, source, 0)
+
+
+def _by_name(prediction: Any, class_names: Sequence[str] | None) -> Any:
+    """Return a vector of one entry a class by class name, the largest first."""
+    if class_names is None or np.shape(prediction) != (len(class_names),):
+        return prediction
+    order = np.argsort(-prediction)
+    return {class_names[number]: float(prediction[number]) for number in order}
+
+
 def plot_attention(
     path: str | os.PathLike[str],
     image: Any,
@@ -119,6 +227,7 @@ def plot_attention(
     points: Sequence[tuple[float, float]] = (),
     title: str = "",
     image_size: tuple[int, int] | None = None,
+    prediction: Any = None,
 ) -> None:
     """Plot an image, its attention map, and the patches taken from it.
 
@@ -140,6 +249,8 @@ def plot_attention(
         title: line above the image.
         image_size: height and width of the image in full-resolution pixels, the unit of
             all positions; None if ``image`` itself is at full resolution.
+        prediction: dict from class name to value, the largest first, as ``explain``
+            returns it: the first is the title, if there is no other.
 
     Raises:
         ValueError: pixels of another range.
@@ -148,6 +259,9 @@ def plot_attention(
     from matplotlib.patches import Rectangle
 
     image, patches = displayable(image, patches)
+    if not title and isinstance(prediction, dict):
+        name, value = next(iter(prediction.items()))
+        title = f"{name}: {value:.2f}"
     height, width = image_size or image.shape[:2]
     columns = math.ceil(len(patches) / 4)
     figure = Figure(figsize=(9 + 1.8 * columns, 9 * height / width + 0.4), dpi=_DPI)

@@ -136,7 +136,9 @@ class AttentionSampling(keras.layers.Layer):
         """Call each network once, on symbolic tensors, to build it."""
         x_low, x_high = map(tuple, check_inputs(input_shape, *_INPUTS))
         check_images("x_low", x_low)
-        channels = self.sample_patches.extract_patches.check_images(x_high)
+        self.channels = channels = self.sample_patches.extract_patches.check_images(
+            x_high
+        )
         patch_size, n_patches = self.sample_patches.patch_size, self.n_patches
         if self.source is None:
             _check_sizes(x_low, x_high, patch_size)

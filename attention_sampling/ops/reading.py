@@ -1,5 +1,7 @@
 """Patches from a source of images on disk, in a graph."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,16 @@ class PatchReader:
             )
         self._source = source
 
+    @contextlib.contextmanager
+    def bound_to(self, source: Any) -> Iterator[None]:
+        """Read from another source of the same kind for a while."""
+        before = self._source
+        self.bind(source)
+        try:
+            yield
+        finally:
+            self._source = before
+
     def window_origins(
         self,
         index: Any,
@@ -74,7 +86,6 @@ class PatchReader:
         Returns:
             (batch, n_patches, 2) int32 tensor, row and column in pixels.
         """
-
         self._bound()  # or an error, before a graph runs
 
         def place(index: Any, cells: Any, sizes: Any) -> Any:
@@ -111,7 +122,6 @@ class PatchReader:
             (batch, n_patches, patch_height, patch_width, channels) tensor of the dtype
             of the source.
         """
-
         self._bound()  # or an error, before a graph runs
 
         def read(index: Any, origins: Any) -> Any:

@@ -1,0 +1,82 @@
+"""What a trained model makes of images: ``python -m attention_sampling predict``."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from attention_sampling.callbacks import check_model_file
+from attention_sampling.data.errors import SourceError
+from attention_sampling.files import replacing
+from attention_sampling.visualize import explain_image, open_for, plot_attention
+
+
+def predict_files(
+    model_file: Path, paths: Sequence[str], output: Path, **keywords: Any
+) -> list[tuple[str, str]]:
+    """Predict images with a saved model; write a table, and a picture of each.
+
+    Args:
+        model_file: ``.keras`` file of a model that ``visualize.explain_image`` takes.
+        paths: image files, directories or patterns, as of ``open_source``.
+        output: directory for ``predictions.csv`` and the pictures; it is made.
+        **keywords: further arguments of ``open_source``.
+
+    Returns:
+        (name, reason) of each image that cannot be read.
+
+    Raises:
+        OSError: there are no images, or the output cannot be written.
+        ValueError: no such model, or images that do not fit it.
+    """
+    check_model_file(model_file)
+    model = keras.saving.load_model(model_file, compile=False)
+    with open_for(model, paths, on_error="skip", **keywords) as source:
+        left_out = list(source.skipped)
+        output.mkdir(parents=True, exist_ok=True)
+        table = []
+        for index, picture in enumerate(_picture_names(source.names)):
+            name = source.names[index]
+            try:
+                seen = explain_image(model, source, index)
+            except SourceError as error:
+                left_out.append((name, str(error)))
+                continue
+            plot_attention(output / picture, **seen)
+            row = _row(seen["prediction"])
+            table.append({"file": name, "picture": picture, **row})
+            print(
+                f"{name}: {', '.join(str(value) for value in list(row.values())[:2])}"
+            )
+    with replacing(output / "predictions.csv") as part:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(
+                file, fieldnames=list(table[0]) if table else ["file"]
+            )
+            writer.writeheader()
+            writer.writerows(table)
+    return left_out
+
+
+def _row(prediction: Any) -> dict[str, Any]:
+    """Return the cells of the table for the prediction of one image."""
+    if isinstance(prediction, dict):
+        label, value = next(iter(prediction.items()))
+        scores = {name: f"{prediction[name]:.4f}" for name in sorted(prediction)}
+        return {"label": label, "score": f"{value:.4f}", **scores}
+    flat = np.concatenate([np.ravel(x) for x in keras.tree.flatten(prediction)])
+    return {f"output {n}": f"{value:.6g}" for n, value in enumerate(flat)}
+
+
+def _picture_names(names: Sequence[str]) -> list[str]:
+    """Return a file name for the picture of each image, no two alike."""
+    stems = [Path(name).stem for name in names]
+    counts = Counter(stems)
+    return [
+        f"{stem}.png" if counts[stem] == 1 else f"{stem}-{number}.png"
+        for number, stem in enumerate(stems)
+    ]
