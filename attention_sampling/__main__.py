@@ -1,4 +1,4 @@
-"""The commands: ``python -m attention_sampling info | check | convert | experiments``."""
+"""``python -m attention_sampling info | check | convert | predict | experiments``."""
 
 import argparse
 import io
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, TypeError, ValueError) as error:
         unreadable = isinstance(error, SourceError)
         of_system = isinstance(error, OSError) and not unreadable
-        if of_system and parsed.command != "convert":
+        if of_system and parsed.command in ("info", "check"):
             raise  # the output cannot be written
         print(f"error: {in_options(error)}", file=sys.stderr)
         broken = unreadable and not is_fault_of_process(error)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m attention_sampling",
-        description="Look at, check and convert image files; measure the paper again.",
+        description="Look at, check, convert and predict images; measure the paper again.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     info = commands.add_parser("info", help="show size, levels, tiles and dtype")
@@ -73,10 +73,26 @@ def _parser() -> argparse.ArgumentParser:
         run=_run_convert,
         stopped=": run it again to go on after the last finished image",
     )
+    predict = commands.add_parser(
+        "predict",
+        help="predict images with a trained model, and show where it looked",
+        description="Predicts images with a saved model: predictions.csv, and a picture of "
+        "each image with its attention and patches. Exit status: 1 if an image cannot be "
+        "read, which is listed on stderr, 0 if all are there.",
+    )
+    predict.set_defaults(run=_run_predict)
+    predict.add_argument("model", metavar="MODEL.keras", type=Path)
+    predict.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("predictions"),
+        help="where to write; it is made (default: %(default)s)",
+    )
     commands.add_parser(
         "experiments", help="the paper, measured again: run, cost, report"
     )
-    for command in (info, check, convert):
+    for command in (info, check, convert, predict):
         command.add_argument(
             "files",
             nargs="+",
@@ -172,6 +188,19 @@ def _run_convert(parsed: argparse.Namespace) -> int:
     if skipped:
         print(f"{output} was written without these", file=sys.stderr)
     return 1 if skipped else 0
+
+
+def _run_predict(parsed: argparse.Namespace) -> int:
+    with quiet_imports():
+        from attention_sampling.predict import predict_files
+
+    left_out = predict_files(
+        parsed.model, parsed.files, parsed.output, **_keywords(parsed)
+    )
+    for name, reason in left_out:
+        print(f"left out: {name}: {reason}", file=sys.stderr)
+    print(f"The table and the pictures are in {parsed.output}")
+    return 1 if left_out else 0
 
 
 def _keywords(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def predict_files(
     with open_for(model, paths, on_error="skip", **keywords) as source:
         left_out = list(source.skipped)
         output.mkdir(parents=True, exist_ok=True)
-        table = []
+        header: list[str] = []
+        rows = []
         for index, picture in enumerate(_picture_names(source.names)):
             name = source.names[index]
             try:
@@ -47,29 +48,27 @@ def predict_files(
                 left_out.append((name, str(error)))
                 continue
             plot_attention(output / picture, **seen)
-            row = _row(seen["prediction"])
-            table.append({"file": name, "picture": picture, **row})
-            print(
-                f"{name}: {', '.join(str(value) for value in list(row.values())[:2])}"
-            )
-    with replacing(output / "predictions.csv") as part:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(
-                file, fieldnames=list(table[0]) if table else ["file"]
-            )
-            writer.writeheader()
-            writer.writerows(table)
+            answer, columns = _describe(seen["prediction"])
+            header = ["file", "picture", *columns]
+            rows.append([name, picture, *columns.values()])
+            print(f"{name}: {answer}")
+    with (
+        replacing(output / "predictions.csv") as part,
+        part.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file).writerows([header, *rows])
     return left_out
 
 
-def _row(prediction: Any) -> dict[str, Any]:
-    """Return the cells of the table for the prediction of one image."""
+def _describe(prediction: Any) -> tuple[str, dict[str, str]]:
+    """Return the prediction of one image in a few words, and as cells of the table."""
     if isinstance(prediction, dict):
-        label, value = next(iter(prediction.items()))
-        scores = {name: f"{prediction[name]:.4f}" for name in sorted(prediction)}
-        return {"label": label, "score": f"{value:.4f}", **scores}
-    flat = np.concatenate([np.ravel(x) for x in keras.tree.flatten(prediction)])
-    return {f"output {n}": f"{value:.6g}" for n, value in enumerate(flat)}
+        name, value = next(iter(prediction.items()))
+        scores = {f"score of {key}": f"{prediction[key]:.4f}" for key in sorted(prediction)}
+        return f"{name} ({value:.2f})", {"label": name, **scores}
+    values = np.concatenate([np.ravel(x) for x in keras.tree.flatten(prediction)])
+    cells = {f"output {n}": f"{value:.6g}" for n, value in enumerate(values)}
+    return ", ".join(cells.values()), cells
 
 
 def _picture_names(names: Sequence[str]) -> list[str]:

@@ -55,7 +55,8 @@ class Dihedral(Source):
         self.source = source
         names = [name for name in source.names for _ in range(self.variants)]
         super().__init__(names, source.channels, source.dtype, source.threads)
-        self.skipped = source.skipped
+        self.skipped, self.labels = source.skipped, source.labels
+        self.class_names = source.class_names
 
     def levels(self, index: int) -> tuple[Size, ...]:
         """Return (height, width) of each level of a turned image."""

@@ -5,8 +5,9 @@ import inspect
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from attention_sampling.checks import check_choice
 from attention_sampling.data.errors import (
@@ -17,6 +18,7 @@ from attention_sampling.data.errors import (
 from attention_sampling.data.files import FileSource, Paths
 from attention_sampling.data.hdf5 import HDF5Source
 from attention_sampling.data.images import ImageFilesSource
+from attention_sampling.data.labels import label_images, read_table
 from attention_sampling.data.slides import OpenSlideSource
 from attention_sampling.data.tiff import TiffSource, is_tiff
 
@@ -47,7 +49,13 @@ _SUFFIXES = (
 )
 
 
-def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> FileSource:
+def open_source(
+    paths: Paths,
+    on_error: str = "raise",
+    labels: Any = None,
+    class_names: Sequence[str] | None = None,
+    **keywords: Any,
+) -> FileSource:
     """Open files of one format as a source, told by what is in them.
 
     - whole slides (SVS, NDPI, MRXS, DICOM, CZI ...), and TIFF in tiles among them:
@@ -58,34 +66,73 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> FileS
     - JPEG, PNG, BMP and others, and other TIFF: ``ImageFilesSource``.
 
     Args:
-        paths: a file; a directory, for the images in it, without those in directories
-            inside it; a pattern such as ``"slides/*.svs"`` or ``"slides/**/*.png"``; or
-            several of these. Images of a directory or pattern are sorted, numbers by
+        paths: a file; a directory of images; a directory with one directory of images a
+            class, whose names become the labels; a table ``*.csv`` of labels with the
+            columns ``file``, relative to the table, and ``label``; a pattern such as
+            ``"slides/*.svs"`` or ``"slides/**/*.png"``; or several of these. Images of a directory or pattern are sorted, numbers by
             their value. Hidden files and what is no image, such as ``labels.csv``, are
             left out of them. A file that is named itself must be an image.
         on_error: what to do about a file that cannot be opened, is of another kind than
             most, or whose images have another channel count or dtype than most:
             ``"raise"``, or ``"skip"`` to leave it out and list it in ``skipped``.
+        labels: one for each image; or a table, as above, whose ``file`` may also be the
+            name of an image in an HDF5 file.
+        class_names: the classes in the order of their indices, such as those of a model
+            that was trained already; None for all that are there, sorted.
         **keywords: for the source that is chosen, such as ``threads``.
+
+    Returns:
+        The source. With labels, its ``labels`` are indices of its ``class_names`` if they
+        are text, and numbers if they are numbers: from a table, numbers of which one has
+        a fraction.
 
     Raises:
         ImportError: the library of the format is missing; the message names the extra.
         SourceError: there are no such files; a file cannot be opened, or does not fit
             the others; with ``on_error="skip"``, none can.
         TypeError: a keyword that the source does not take; paths that are none.
-        ValueError: an unknown ``on_error``, or a value that the source refuses.
+        ValueError: an unknown ``on_error``, or a value that the source refuses; a table
+            without these columns; an image without a label, or of another class.
 
     Example:
 
     >>> from PIL import Image
-    >>> for number in (10, 9):
-    ...     Image.new("RGB", (40, 30)).save(f"{number}.png")
-    >>> source = open_source("*.png")
+    >>> for file in ("cat/10.png", "cat/9.png", "dog/1.png"):
+    ...     os.makedirs(os.path.dirname(f"pets/{file}"), exist_ok=True)
+    ...     Image.new("RGB", (40, 30)).save(f"pets/{file}")
+    >>> source = open_source("pets")
     >>> source.names
-    ('9.png', '10.png')
+    ('pets/cat/9.png', 'pets/cat/10.png', 'pets/dog/1.png')
+    >>> source.labels.tolist(), source.class_names
+    ([0, 0, 1], ('cat', 'dog'))
     """
     check_choice("on_error", on_error, ("raise", "skip"))
+    directory: str | os.PathLike[str] = "."
+    if labels is None and _is_table(paths):
+        labels = read_table(paths)
+        directory = os.path.dirname(paths)
+        paths = [os.path.join(directory, name) for name in labels]
+    elif _is_table(labels):
+        directory, labels = os.path.dirname(labels), read_table(labels)
     files = find_files(paths)
+    if (
+        labels is None
+        and isinstance(paths, str | os.PathLike)
+        and _is_of_classes(paths)
+    ):
+        labels = {os.path.abspath(file): Path(file).parent.name for file in files}
+    source = _open_files(files, on_error, keywords)
+    if labels is not None:
+        label_images(source, labels, class_names, directory)
+    elif class_names is not None:
+        source.class_names = tuple(class_names)
+    return source
+
+
+def _open_files(
+    files: Sequence[str], on_error: str, keywords: dict[str, Any]
+) -> FileSource:
+    """Choose the source that most files are for, and open them."""
     formats: dict[str, type[FileSource]] = {}
     reasons: dict[str, str] = {}
     for path in files:
@@ -124,6 +171,18 @@ def open_source(paths: Paths, on_error: str = "raise", **keywords: Any) -> FileS
     # First what was skipped here, then what the source skipped.
     source.skipped = (*reasons.items(), *source.skipped)
     return source
+
+
+def _is_table(paths: Any) -> TypeGuard[str | os.PathLike[str]]:
+    """Tell whether paths are a table of labels."""
+    return isinstance(paths, str | os.PathLike) and (
+        os.fspath(paths).lower().endswith(".csv")
+    )
+
+
+def _is_of_classes(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is a directory with one directory of images a class."""
+    return os.path.isdir(path) and not _find_images(os.fspath(path))
 
 
 def find_files(paths: Paths) -> list[str]:
@@ -182,7 +241,18 @@ def _is_pattern(path: str) -> bool:
 
 
 def _expand(path: str) -> list[str]:
-    """Return the images of a directory or a pattern; a file as it is."""
+    """Return the images of a directory, or of those in it; of a pattern; or the file."""
+    if os.path.isdir(path):
+        return _find_images(path) or [
+            file
+            for entry in sorted(glob.glob(os.path.join(glob.escape(path), "*/")))
+            for file in _find_images(entry.rstrip(os.sep))
+        ]
+    return _find_images(path)
+
+
+def _find_images(path: str) -> list[str]:
+    """Return the images in a directory, those of a pattern, or a file as it is."""
     if os.path.isdir(path):
         found = glob.glob(os.path.join(glob.escape(path), "*"))
     elif _is_pattern(path):

@@ -46,6 +46,8 @@ class Source(abc.ABC):
         threads: windows that ``read_patches`` reads at once.
         skipped: (name, reason) of each image left out by ``on_error="skip"``.
         variants: images in a row that show the same picture: 1, and 8 of ``Dihedral``.
+        labels: (count,) label of each picture, if ``open_source`` knows them, else None.
+        class_names: name of each class that ``labels`` counts, else None.
 
     Raises:
         ValueError: no images; ``threads`` or ``channels`` not positive.
@@ -78,6 +80,8 @@ class Source(abc.ABC):
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.threads = check_count("threads", threads, smallest=1)
         self.skipped: tuple[tuple[str, str], ...] = ()
+        self.labels: npt.NDArray[Any] | None = None
+        self.class_names: tuple[str, ...] | None = None
 
     # What a format is
 
@@ -178,7 +182,13 @@ class Source(abc.ABC):
         average = AreaAverage(levels[level], (height, width), self.channels)
         for origin, extents in self.strips(index, level):
             average.add(*origin, self.read_window(index, level, origin, extents))
-        return average.result()
+        view = average.result()
+        if not np.isfinite(view).all():
+            raise SourceError(
+                f"{self.where(index)} (image {index}): its view is not finite. Replace "
+                "NaN and infinite pixels in the image"
+            )
+        return view
 
     def read_patches(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from attention_sampling.data.dihedral import Dihedral, transform
 from attention_sampling.data.source import Size, Source
 from attention_sampling.files import replacing
 
@@ -30,6 +31,16 @@ def view_reader(
         raise ValueError(
             '`cache` must be None, "memory" or a directory. Received: an empty path'
         )
+    if isinstance(source, Dihedral):  # each view is kept once, as it is
+        upright = view_reader(source.source, size, cache)
+        turned = view_reader(source.source, size[::-1], cache)
+
+        def read_variant(index: int) -> View:
+            image, variant = divmod(index, source.variants)
+            view = turned(image) if variant >= 4 else upright(image)
+            return np.ascontiguousarray(transform(view, variant))
+
+        return read_variant
     if cache is not None and cache != "memory":
         return _DiskViews(source, size, cache)
 

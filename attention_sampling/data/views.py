@@ -11,12 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.checks import check_count, check_flag, check_pair
+from attention_sampling.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_pair,
+)
+from attention_sampling.data.labels import encode_labels
 from attention_sampling.data.source import Source
 from attention_sampling.data.view_cache import view_reader
 
 # What tf.io decodes inside the graph; the rest goes through Pillow.
 _TENSORFLOW_FORMATS = {".jpeg", ".jpg", ".png"}
+
+# Variants of ``Dihedral``.
+_VARIANTS = {"flips": (0, 1, 2, 3), "dihedral": (0, 1, 2, 3, 4, 5, 6, 7)}
 
 _Indices = npt.NDArray[np.int32]
 
@@ -32,6 +41,7 @@ def view_dataset(
     indices: Any = None,
     shard: tuple[int, int] | None = None,
     drop_remainder: bool = False,
+    augment: str | None = None,
 ) -> Any:
     """Read low-resolution views of images that stay on disk.
 
@@ -39,15 +49,14 @@ def view_dataset(
     beside each view there is the index of its image. Views are read in parallel while
     the model trains; only the batches about to be used are in memory.
 
-    There is no ``augment``: patches are read from the images as they are on disk, so
-    that attention on a flipped view would fetch patches from elsewhere.
-
     Args:
         source: images, such as ``attention_sampling.data.open_source`` gives.
         size: height and width of the views in pixels, one int or two; each pixel is
             the mean of the area it covers.
         labels: one entry for each image of the source, whatever ``indices`` and
-            ``shard`` leave of it: array-like (count, ...) of numbers.
+            ``shard`` leave of it: array-like (count, ...) of numbers, or names of
+            classes, which become their indices. None for those of the source, if it has
+            any.
         batch_size: images a batch; the last batch may be smaller.
         shuffle: whether to shuffle all images anew for every epoch.
         seed: int for the same orders every time, whatever the global seeds; None for
@@ -63,12 +72,18 @@ def view_dataset(
             parts have no image in common, are all images together, and stay the same
             in every epoch. tf.distribute does not divide such a dataset again.
         drop_remainder: whether to leave a smaller last batch out.
+        augment: of a source ``Dihedral(images)``, from which the model reads its patches
+            too: ``"dihedral"`` to flip and turn every image anew in every epoch,
+            ``"flips"`` without quarter turns, which keeps height and width, None to take
+            the images as they are. Everything else (``labels``, ``indices``) is about the
+            images as they are.
 
     Returns:
         ``tf.data.Dataset`` of ``((views, index), labels)``: (batch, height, width, channels)
         float32 on the scale of the images, (batch,) int32 indices into the source, and
         (batch, ...) of the dtype of ``labels``. Without labels, of ``((views, index),)``,
-        which ``model.predict`` takes for inputs alone. Call ``model.fit`` with
+        which ``model.predict`` takes for inputs alone. Its ``class_names`` are those that
+        labels of text stand for, or None. Call ``model.fit`` with
         ``shuffle=False``, or Keras warns that it leaves the order to the dataset.
 
         An image that cannot be read ends the iteration with a
@@ -103,7 +118,9 @@ def view_dataset(
             f"files, ArraySource of arrays. Received: source of {type(source)}"
         )
     height, width = check_pair("size", size)
-    chosen = choose_images(len(source), indices, shard)
+    count = len(source) // source.variants
+    chosen = choose_images(count, indices, shard)
+    variants = _check_augment(augment, source)
     check_count("batch_size", batch_size, smallest=1)
     check_flag("shuffle", shuffle)
     check_flag("drop_remainder", drop_remainder)
@@ -113,9 +130,15 @@ def view_dataset(
             "With `drop_remainder`, there must be at least one whole batch. Received: "
             f"batch_size={batch_size}, {len(chosen)} images"
         )
+    class_names = source.class_names
+    if labels is None:
+        labels = source.labels
     if labels is not None:
-        labels = tf.constant(_check_labels(labels, len(source)))
-    next_epoch = image_order(chosen, shuffle, seed)
+        labels, class_names = encode_labels(labels, class_names)
+        labels = tf.constant(_check_labels(labels, count))
+    next_epoch = _choose_variants(
+        image_order(chosen, shuffle, seed), source.variants, variants, seed
+    )
     read_view = view_reader(source, (height, width), cache)
     # TensorFlow keeps functions for ever: the dataset keeps the views instead.
     kept = weakref.ref(read_view)
@@ -135,7 +158,9 @@ def view_dataset(
     def read(index: Any) -> Any:
         view = tf.numpy_function(read_kept, [index], tf.float32)
         inputs = tf.ensure_shape(view, (height, width, source.channels)), index
-        return (inputs,) if labels is None else (inputs, tf.gather(labels, index))
+        if labels is None:
+            return (inputs,)
+        return inputs, tf.gather(labels, index // source.variants)
 
     # The order comes first: indices are shuffled, not views.
     dataset = tf.data.Dataset.from_tensors(0).flat_map(order)
@@ -149,12 +174,45 @@ def view_dataset(
             tf.data.experimental.AutoShardPolicy.OFF
         )
         dataset = dataset.with_options(options)
-    return dataset.prefetch(1)
+    dataset = dataset.prefetch(1)
+    dataset.class_names = class_names
+    return dataset
+
+
+def _check_augment(augment: str | None, source: Source) -> tuple[int, ...]:
+    """Return the variants of an image to choose from."""
+    check_choice("augment", augment, (None, *_VARIANTS))
+    if augment is None:
+        return (0,)
+    if source.variants == 1:
+        raise ValueError(
+            "To augment, the views and the patches must come from the same flipped "
+            "images: source = Dihedral(source), both for view_dataset and for "
+            f"attention_sampling. Received: augment={augment!r}, source={source!r}"
+        )
+    return _VARIANTS[augment]
+
+
+def _choose_variants(
+    next_epoch: Callable[[], _Indices],
+    count: int,
+    variants: tuple[int, ...],
+    seed: int | None,
+) -> Callable[[], _Indices]:
+    """Return what gives, for each image of an epoch, the index of one of its variants."""
+    generator = np.random.default_rng(random.randrange(2**32) if seed is None else seed)
+
+    def next_indices() -> _Indices:
+        images = next_epoch()
+        chosen = generator.choice(variants, size=len(images))
+        return (count * images + chosen).astype("int32")
+
+    return next_indices if variants != (0,) or count > 1 else next_epoch
 
 
 def _check_views(source: Source, size: tuple[int, int], chosen: _Indices) -> None:
     """Refuse images smaller than their views before any is read."""
-    for index in chosen.tolist():
+    for index in (source.variants * chosen).tolist():
         extents = source.levels(index)[0]
         if size[0] > extents[0] or size[1] > extents[1]:
             raise ValueError(

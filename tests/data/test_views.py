@@ -270,7 +270,7 @@ def test_trains_evaluates_and_predicts(source):
         ({"size": (25, 20)}, r"Received: size=\(25, 20\), image 0, 'array 0', of"),
         ({"labels": [0, 1]}, r"7 of them.*Received: labels of shape \(2,\), int64"),
         ({"labels": 3}, r"Received: labels of shape \(\), int64"),
-        ({"labels": list("abcdefg")}, r"Received: labels of shape \(7,\), <U1"),
+        ({"labels": [["a"]] * 7}, r"Received: labels of shape \(7, 1\), <U1"),
         ({"shuffle": "yes"}, "Received: shuffle='yes'"),
         ({"batch_size": 0}, "Received: batch_size=0"),
         ({"batch_size": 8, "drop_remainder": True}, "Received: batch_size=8, 7 images"),
