@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_sampling.data.errors import SourceError, in_options, is_fault_of_process
+from attention_sampling.files import quiet_imports
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -265,7 +265,8 @@ def set_source(model: keras.Model, source: Any) -> None:
 
     Raises:
         TypeError: this is no model, or no source.
-        ValueError: the source is of another kind; no layer of the model takes one.
+        ValueError: the source is of another kind, or its labels are of other classes; no
+            layer of the model takes one.
 
     Example:
 
@@ -289,5 +290,13 @@ def set_source(model: keras.Model, source: Any) -> None:
             "No layer of the model takes patches from a source. Build it with "
             f"attention_sampling(source=...). Received: model={model.name!r}"
         )
+    names = getattr(source, "class_names", None)
+    for layer in sampling_layers(model):
+        if None not in (names, layer.class_names) and tuple(names) != layer.class_names:
+            raise ValueError(
+                "The labels of the source must count the classes of the model. Open it by "
+                f"open_source(..., class_names={list(layer.class_names)}). Received: "
+                f"class_names={list(names)}"
+            )
     for layer in layers:
         layer.set_source(source)

@@ -64,7 +64,9 @@ def _describe(prediction: Any) -> tuple[str, dict[str, str]]:
     """Return the prediction of one image in a few words, and as cells of the table."""
     if isinstance(prediction, dict):
         name, value = next(iter(prediction.items()))
-        scores = {f"score of {key}": f"{prediction[key]:.4f}" for key in sorted(prediction)}
+        scores = {
+            f"score of {key}": f"{prediction[key]:.4f}" for key in sorted(prediction)
+        }
         return f"{name} ({value:.2f})", {"label": name, **scores}
     values = np.concatenate([np.ravel(x) for x in keras.tree.flatten(prediction)])
     cells = {f"output {n}": f"{value:.6g}" for n, value in enumerate(values)}

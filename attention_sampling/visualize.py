@@ -233,12 +233,12 @@ def plot_attention(
 
     Args:
         path: PNG file to write, replaced as a whole.
-        image: (height, width, 1 or 3), the full-resolution image, or a view of it with
+        image: (height, width, channels), the full-resolution image, or a view of it with
             ``image_size``. Pixels of uint8 or uint16; or floats from 0 to 1, and floats
             and other integers from 0 to 255 or 65535: the largest pixel decides which.
         attention: (rows, columns) attention map, as of one image of ``explain``, like
             the next three.
-        patches: (n_patches, patch_height, patch_width, 1 or 3), pixels of the same kinds.
+        patches: (n_patches, patch_height, patch_width, channels), pixels of the same kinds.
         sampled_attention: (n_patches,) attention at each patch.
         origins: (n_patches, 2) row and column of each patch, in pixels.
         margin: (rows, columns) pixels of the image at each side that the attention map
@@ -310,7 +310,7 @@ def displayable(*images: Any) -> list[Any]:
     """Return floats from 0 to 1 of images of one scale, all with 3 channels.
 
     Args:
-        images: (..., 1 or 3) each, as ``plot_attention`` takes them.
+        images: (..., channels) each, as ``plot_attention`` takes them.
 
     Raises:
         ValueError: the pixels are of another range.
@@ -326,6 +326,7 @@ def displayable(*images: Any) -> list[Any]:
     for array in arrays:
         # A dark patch is on the scale of its image.
         alike = [other for other in arrays if other.dtype == array.dtype]
+        array = array[..., : 3 if array.shape[-1] > 2 else 1]  # without alpha
         array = np.clip(array.astype("float32") / _white(alike), 0, 1)
         shown.append(np.broadcast_to(array, (*array.shape[:-1], 3)))
     return shown

@@ -12,8 +12,15 @@ from attention_sampling import (
     SamplePatches,
     SampleSoftmax,
     attention_sampling,
+    set_source,
 )
-from attention_sampling.visualize import displayable, explain, plot_attention
+from attention_sampling.data import ArraySource, SourceError, open_source
+from attention_sampling.visualize import (
+    displayable,
+    explain,
+    explain_image,
+    plot_attention,
+)
 
 
 def layer_of(**arguments):
@@ -224,3 +231,75 @@ def test_boxes_of_others_are_dashed(tmp_path):
         plot_attention(path, image, np.ones((2, 3)), *nothing, **box)
         lime.append(count(read_picture(path), 0, 255, 0))
     assert 0 < lime[1] < 0.9 * lime[0]
+
+
+class TestPaths:
+    """A model and the path of an image."""
+
+    @pytest.fixture
+    def path(self, tmp_path, rng):
+        pixels = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photo.png")
+        return tmp_path / "photo.png"
+
+    def of_source(self, path, **arguments):
+        source = open_source(path)
+        inputs = [keras.Input((20, 30, 3)), keras.Input((), dtype="int32")]
+        features, _, _ = layer_of(source=source, **arguments)(inputs)
+        return keras.Model(inputs, keras.layers.Dense(2, "softmax")(features))
+
+    @pytest.mark.parametrize("kind", ["source", "tensors", "loaded"])
+    def test_are_explained_as_their_arrays(self, path, tmp_path, kind):
+        names = {"class_names": ["cat", "dog"], "prediction": "top_k"}
+        make = functional if kind == "tensors" else self.of_source
+        model = make(**names) if kind == "tensors" else make(path, **names)
+        image = np.asarray(Image.open(path))
+        view = image.reshape(20, 10, 30, 10, 3).mean((1, 3), dtype="float32")
+        high = image[None] if kind == "tensors" else np.array([0], "int32")
+        expected = explain(model, [view[None], high])
+        if kind == "loaded":
+            model.save(tmp_path / "model.keras")
+            model = keras.saving.load_model(tmp_path / "model.keras")
+        seen = explain(model, str(path))
+        best = int(expected["prediction"][0].argmax())
+        assert next(iter(seen["prediction"])) == ["cat", "dog"][best]
+        for name, value in zip(["cat", "dog"], expected["prediction"][0], strict=True):
+            assert seen["prediction"][name] == pytest.approx(value, abs=1e-5)
+        for key in ("attention", "sampled_attention", "origins", "patches"):
+            np.testing.assert_allclose(seen[key], expected[key][0], atol=1e-5)
+        np.testing.assert_array_equal(seen["image"], image)
+        assert seen["image_size"] == (200, 300)
+        plot_attention(tmp_path / "seen.png", **seen)
+        with Image.open(tmp_path / "seen.png") as picture:
+            assert min(picture.size) > 300
+
+    def test_the_source_of_the_model_stays(self, path):
+        model = self.of_source(path)
+        source = ArraySource(np.zeros((2, 200, 300, 3), "uint8"))
+        set_source(model, source)
+        seen = explain(model, path)
+        assert seen["patches"].any()
+        view = np.zeros((1, 20, 30, 3), "float32")
+        assert not explain(model, [view, np.array([1])])["patches"].any()
+        assert isinstance(seen["prediction"], np.ndarray)  # classes without names
+
+    def test_grey_photographs_become_rgb(self, path, tmp_path):
+        model = self.of_source(path)
+        Image.open(path).convert("L").save(tmp_path / "grey.jpg")
+        assert explain(model, tmp_path / "grey.jpg")["patches"].shape[-1] == 3
+
+    def test_what_cannot_be_explained(self, path, tmp_path):
+        model = self.of_source(path)
+        with pytest.raises(SourceError, match="no such file"):
+            explain(model, tmp_path / "none.png")
+        Image.new("RGBA", (300, 200)).save(tmp_path / "alpha.tif")
+        np.save(tmp_path / "image.npy", np.zeros((4, 4)))
+        with pytest.raises(SourceError, match=r"image\.npy: this is no image"):
+            explain(model, tmp_path / "image.npy")
+        source = ArraySource(np.zeros((1, 10, 10, 3), "uint8"))
+        with pytest.raises(ValueError, match="view must not be larger"):
+            explain_image(model, source, 0)
+        inputs = [keras.Input((None, None, 3)), keras.Input((), dtype="int32")]
+        free = keras.Model(inputs, layer_of(source=source)(inputs)[0])
+        with pytest.raises(ValueError, match="views of any size"):
+            explain(free, path)

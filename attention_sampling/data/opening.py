@@ -182,7 +182,7 @@ def _is_table(paths: Any) -> TypeGuard[str | os.PathLike[str]]:
 
 def _is_of_classes(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path is a directory with one directory of images a class."""
-    return os.path.isdir(path) and not _find_images(os.fspath(path))
+    return os.path.isdir(path) and not _images_in(os.fspath(path))
 
 
 def find_files(paths: Paths) -> list[str]:
@@ -217,8 +217,8 @@ def _describe_empty(path: str) -> str:
     if os.path.isdir(path):
         inside = os.path.join(glob.escape(path), "**", "*.png")
         return (
-            "this is a directory without images. For images in directories inside it, "
-            f"give a pattern such as {inside!r}"
+            "this is a directory without images, and so are those in it. For images "
+            f"deeper inside, give a pattern such as {inside!r}"
         )
     return "no image fits this pattern" if _is_pattern(path) else ""
 
@@ -241,25 +241,26 @@ def _is_pattern(path: str) -> bool:
 
 
 def _expand(path: str) -> list[str]:
-    """Return the images of a directory, or of those in it; of a pattern; or the file."""
+    """Return the images of a directory or a pattern; a file as it is."""
     if os.path.isdir(path):
-        return _find_images(path) or [
-            file
-            for entry in sorted(glob.glob(os.path.join(glob.escape(path), "*/")))
-            for file in _find_images(entry.rstrip(os.sep))
-        ]
-    return _find_images(path)
-
-
-def _find_images(path: str) -> list[str]:
-    """Return the images in a directory, those of a pattern, or a file as it is."""
-    if os.path.isdir(path):
-        found = glob.glob(os.path.join(glob.escape(path), "*"))
-    elif _is_pattern(path):
-        found = glob.glob(path, recursive=True)
-    else:
+        return _images_in(path) or _images_of_classes(path)
+    if not _is_pattern(path):
         return [path]  # whether it is there shows when it is opened
-    files = sorted(filter(os.path.isfile, found), key=_natural)
+    return _keep_images(glob.glob(path, recursive=True))
+
+
+def _images_of_classes(path: str) -> list[str]:
+    """Return the images of the directories in a directory."""
+    inside = sorted(glob.glob(os.path.join(glob.escape(path), "*", "")))
+    return [file for entry in inside for file in _images_in(entry.rstrip(os.sep))]
+
+
+def _images_in(path: str) -> list[str]:
+    return _keep_images(glob.glob(os.path.join(glob.escape(path), "*")))
+
+
+def _keep_images(paths: Iterable[str]) -> list[str]:
+    files = sorted(filter(os.path.isfile, paths), key=_natural)
     return [file for file in files if _is_image(file)]
 
 

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from attention_sampling.data import ArraySource
+from attention_sampling.data import ArraySource, Dihedral, SourceError
 from attention_sampling.data import views as views_module
+from attention_sampling.data.labels import label_images
 from attention_sampling.data.view_cache import view_reader
 from attention_sampling.data.views import (
     choose_images,
@@ -379,3 +380,77 @@ def test_refuses_images(indices, shard, message):
 def test_refuses_a_seed(seed):
     with pytest.raises(ValueError, match=f"Received: seed={seed}"):
         image_order(choose_images(5), shuffle=True, seed=seed)
+
+
+class TestAugment:
+    @pytest.fixture
+    def images(self, rng):
+        return rng.integers(256, size=(6, 24, 24, 3), dtype="uint8")
+
+    def epoch(self, dataset):
+        return [
+            (view, int(index), int(label))
+            for (views, indices), labels in dataset.as_numpy_iterator()
+            for view, index, label in zip(views, indices, labels, strict=True)
+        ]
+
+    @pytest.mark.parametrize("cache", [None, "memory"])
+    @pytest.mark.parametrize(("augment", "variants"), [("flips", 4), ("dihedral", 8)])
+    def test_view_and_patches_show_one_picture(self, images, augment, variants, cache):
+        source = Dihedral(ArraySource(images))
+        dataset = view_dataset(
+            source, 24, range(6), shuffle=True, seed=0, augment=augment, cache=cache
+        )
+        seen = set()
+        for _ in range(20):
+            epoch = self.epoch(dataset)
+            assert sorted(label for _, _, label in epoch) == list(range(6))
+            for view, index, label in epoch:
+                assert index // 8 == label
+                [patch] = source.read_patches([index], [(0, 0)], 24)
+                np.testing.assert_array_equal(view, patch)
+                seen.add(index % 8)
+        assert seen == set(range(variants))
+
+    def test_without_it_images_are_as_they_are(self, images):
+        source = Dihedral(ArraySource(images))
+        epoch = self.epoch(view_dataset(source, 6, range(6), indices=[4, 1]))
+        assert [(index, label) for _, index, label in epoch] == [(32, 4), (8, 1)]
+
+    def test_the_seed_decides(self, images):
+        source = Dihedral(ArraySource(images))
+        indices = [
+            [
+                i
+                for _, i, _ in self.epoch(
+                    view_dataset(source, 6, range(6), seed=s, augment="flips")
+                )
+            ]
+            for s in (0, 0, 1)
+        ]
+        assert indices[0] == indices[1] != indices[2]
+
+    def test_needs_a_source_that_turns(self, images):
+        with pytest.raises(ValueError, match=r"source = Dihedral\(source\)"):
+            view_dataset(ArraySource(images), 6, augment="flips")
+
+
+def test_labels_of_text_become_indices(tmp_path):
+    source = ArraySource(np.zeros((3, 9, 9, 1), "uint8"))
+    dataset = view_dataset(source, 3, ["dog", "cat", "dog"])
+    assert dataset.class_names == ("cat", "dog")
+    [(_, labels)] = dataset
+    assert labels.numpy().tolist() == [1, 0, 1]
+    label_images(source, ["b", "a", "b"])
+    [(_, labels)] = view_dataset(source, 3)
+    assert labels.numpy().tolist() == [1, 0, 1]
+
+
+def test_a_view_that_is_not_finite_names_its_image():
+    images = np.zeros((2, 9, 9, 1), "float32")
+    images[1, 4, 4] = np.nan
+    source = ArraySource(images)
+    with pytest.raises(
+        SourceError, match=r"array 1 \(image 1\): its view is not finite"
+    ):
+        source.read_view(1, 3)

@@ -396,7 +396,6 @@ class TestPredictionFromAll:
     @pytest.mark.parametrize(
         "layers",
         [
-            (keras.layers.Conv2D(2, 3),),
             (
                 keras.layers.Flatten(),
                 keras.layers.BatchNormalization(),
@@ -404,7 +403,7 @@ class TestPredictionFromAll:
             ),
             (keras.layers.GlobalAveragePooling2D(),),
         ],
-        ids=["more axes", "layers that train in another way", "no weights"],
+        ids=["layers that train in another way", "no weights"],
     )
     def test_of_other_features(self, layers):
         layer, x = self.layer(feature_network((5, 6), *layers)), self.inputs()
@@ -487,7 +486,7 @@ class TestPredictionFromAll:
 @pytest.mark.parametrize(
     ("patch_size", "feature", "size"),
     [
-        (None, feature_network((3, 5)), (3, 5)),
+        (None, feature_network((3, 4)), (3, 4)),
         ((3, 1), keras.layers.GlobalAveragePooling2D(), (3, 1)),
         (2, feature_network((None, None), keras.layers.GlobalMaxPooling2D()), (2, 2)),
     ],
@@ -670,3 +669,41 @@ def test_a_subclassed_model_keeps_losses_weights_and_random_state(rng, tmp_path)
         np.testing.assert_allclose(
             ops.convert_to_numpy(again(inputs)), expected, rtol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    ("feature", "shapes", "message"),
+    [
+        (
+            feature_network(),
+            [(8, 8, 1), (4, 4, 1)],
+            r"inputs are \[x_low, x_high\], in",
+        ),
+        (feature_network((5, 3)), [(2, 2, 1), (4, 4, 1)], "Patches must not be larger"),
+        (
+            feature_network(PATCH, keras.layers.Conv2D(2, 1)),
+            [(2, 2, 1), (4, 4, 1)],
+            r"must end in one vector a patch.*output shape \(None, 2, 2, 2\)",
+        ),
+        (
+            feature_network(),
+            [(2, 2, 3), (4, 4, 3)],
+            r"Begin it with keras\.Input\(\(2, 2, 3",
+        ),
+    ],
+    ids=["swapped", "small image", "no vector", "channels"],
+)
+def test_mistakes_are_told_when_the_layer_is_called(feature, shapes, message):
+    layer = attention_sampling(attention_network(), feature, n_patches=2)
+    with pytest.raises(ValueError, match=message):
+        layer([keras.Input(shape) for shape in shapes])
+
+
+def test_class_names_are_saved():
+    layer = layer_of(class_names=["cat", "dog"])
+    assert AttentionSampling.from_config(layer.get_config()).class_names == (
+        "cat",
+        "dog",
+    )
+    assert layer.copy().class_names == ("cat", "dog")
+    assert layer_of().class_names is None

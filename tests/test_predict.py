@@ -1,0 +1,74 @@
+"""python -m attention_sampling predict, as a user runs it."""
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from processes import COMMANDS, read_table, run
+
+from attention_sampling import SampleSoftmax, attention_sampling
+from attention_sampling.data import open_source
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("models are saved for TensorFlow here", allow_module_level=True)
+
+
+@pytest.fixture
+def trained(tmp_path, rng):
+    """Return a directory with photographs of two classes, and a model of them."""
+    for name in ("cat/a.png", "dog/a.png", "dog/b.jpg"):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(256, size=(80, 120, 3), dtype="uint8")
+        Image.fromarray(pixels).save(tmp_path / "pets" / name)
+    attention = keras.Sequential([keras.layers.Conv2D(1, 3), SampleSoftmax(True)])
+    feature = keras.layers.GlobalAveragePooling2D()
+    inputs = [keras.Input((8, 12, 3)), keras.Input((), dtype="int32")]
+    source = open_source(tmp_path / "pets")
+    features, _, _ = attention_sampling(attention, feature, 16, 3, source=source)(
+        inputs
+    )
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(features))
+    model.save(tmp_path / "model.keras")
+    return tmp_path
+
+
+def predict(directory, *arguments):
+    return run(*COMMANDS, "predict", *arguments, cwd=directory)
+
+
+def test_predicts_a_directory(trained):
+    (trained / "pets" / "dog" / "c.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (trained / "pets" / "dog" / "notes.txt").write_text("not an image")
+    code, printed, errors = predict(trained, "model.keras", "pets", "--output", "out")
+    assert code == 1
+    [line] = errors.splitlines()
+    assert line.startswith("left out: ")
+    assert "c.jpg" in line
+    assert len(printed.splitlines()) == 4
+    rows = read_table(trained / "out" / "predictions.csv")
+    assert [row["file"] for row in rows] == [
+        "pets/cat/a.png",
+        "pets/dog/a.png",
+        "pets/dog/b.jpg",
+    ]
+    for row in rows:
+        scores = {name: float(row[f"score of {name}"]) for name in ("cat", "dog")}
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-3)
+        assert scores[row["label"]] == max(scores.values())
+        with Image.open(trained / "out" / row["picture"]) as picture:
+            assert np.asarray(picture).std() > 0
+    assert len({row["picture"] for row in rows}) == 3
+
+
+def test_what_cannot_be_predicted_is_one_line(trained):
+    for arguments, message in [
+        (("none.keras", "pets"), "none.keras"),
+        (("pets/dog/b.jpg", "pets"), "damaged, or none"),
+        (("model.keras", "nowhere.jpg"), "nowhere.jpg: there is no such file"),
+    ]:
+        code, printed, errors = predict(trained, *arguments)
+        assert (code, printed) == (2, "")
+        [line] = errors.splitlines()
+        assert line.startswith("error: ")
+        assert message in line
+    assert not (trained / "predictions").exists()
