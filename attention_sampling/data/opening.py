@@ -175,9 +175,10 @@ def _open_files(
 
 def _is_table(paths: Any) -> TypeGuard[str | os.PathLike[str]]:
     """Tell whether paths are a table of labels."""
-    return isinstance(paths, str | os.PathLike) and (
-        os.fspath(paths).lower().endswith(".csv")
-    )
+    if not isinstance(paths, str | os.PathLike):
+        return False
+    path = os.fspath(paths)
+    return path.lower().endswith(".csv") and not _is_pattern(path)
 
 
 def _is_of_classes(path: str | os.PathLike[str]) -> bool:

@@ -215,7 +215,7 @@ def test_parts_of_a_mrxs_slide_are_left_out():
         (Path("only_hidden"), "only_hidden: this is a directory without images"),
         (
             "outer",
-            r"outer: .* images in directories inside it, .* 'outer/\*\*/\*\.png'",
+            r"outer: .* images deeper inside, .* 'outer/\*\*/\*\.png'",
         ),
         (["empty", "outer", "none/*"], "empty: this is a directory without images"),
         ("words", "words: this is a directory without images"),
