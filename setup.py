@@ -1,4 +1,5 @@
 import ast
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -14,6 +15,12 @@ def read_version() -> str:
             if getattr(statement.targets[0], "id", None) == "__version__":
                 return ast.literal_eval(statement.value)
     raise RuntimeError("attention_sampling/__init__.py holds no __version__")
+
+
+def read_readme() -> str:
+    """Return README.rst without its pictures, which are beside it and not on an index."""
+    text = (HERE / "README.rst").read_text("utf-8")
+    return re.sub(r"^\.\. image:: (?!https?:).*\n(?:   .*\n)*\n", "", text, flags=re.M)
 
 
 EXPERIMENTS = [
@@ -34,7 +41,7 @@ setup(
     name="keras-attention-sampling",
     version=read_version(),
     description="Deep attention sampling on images too large for a network, for Keras 3",
-    long_description=(HERE / "README.rst").read_text("utf-8"),
+    long_description=read_readme(),
     long_description_content_type="text/x-rst",
     author="The attention-sampling developers",
     license="MIT",
