@@ -2,13 +2,11 @@
 
 A view of 128x128 pixels tells where to look; only the patches sampled there are read at full
 resolution. Without --dataset, slides are generated: which cells are in the dark spots? With
-it, a folder is read that holds slides and labels.csv, a table with the columns file and
-label. --predict says what the trained model makes of another slide, or a folder of them.
+it, a folder is read that holds one folder of slides a class, or labels.csv, a table with the
+columns file and label. --predict says what the trained model makes of other slides.
 """
 
 import argparse
-import csv
-import json
 import math
 import os
 import sys
@@ -20,7 +18,6 @@ from attention_sampling.files import one_process, quiet_imports
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 with quiet_imports():
     import keras
-    import numpy as np
     from keras import callbacks, layers
 
     import attention_sampling as ats
@@ -29,35 +26,29 @@ with quiet_imports():
         begin_or_resume,
         resume_training,
     )
-    from attention_sampling.data import open_source
+    from attention_sampling.data import Dihedral, open_source
     from attention_sampling.data.views import view_dataset
     from attention_sampling.datasets.folds import stratified_folds
     from attention_sampling.datasets.synthetic.slides import write_slides
-    from attention_sampling.visualize import explain, plot_attention
+    from attention_sampling.predict import predict_files
+    from attention_sampling.visualize import explain_image, plot_attention
 
 VIEW_SIZE, PATCH_SIZE = 128, 64
 LEARNING_RATE = 2e-3
 
 
-def read_labels(folder):
-    """Return the label of each slide, by its path."""
+def open_slides(folder):
     table = folder / "labels.csv"
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not {"file", "label"} <= {*(rows.fieldnames or ())}:
-            raise ValueError(
-                f"{table} lacks the columns file and label: {rows.fieldnames}"
-            )
-        return {os.path.abspath(folder / row["file"]): row["label"] for row in rows}
-
-
-def open_slides(paths):
-    source = open_source(paths, on_error="skip")
+    source = open_source(table if table.exists() else folder, on_error="skip")
     for path, reason in source.skipped:
         print(f"left out: {path}: {reason}")
+    if source.class_names is None:
+        raise ValueError(
+            f"{folder} holds neither labels.csv nor a folder for each class"
+        )
     if source.dtype != "uint8":
         raise ValueError(f"Expected: pixels of 8 bits. Received: {source}")
-    return source
+    return Dihedral(source)  # which can be flipped, view and patches alike
 
 
 def build_attention(channels):
@@ -72,9 +63,9 @@ def build_attention(channels):
 
 
 def build_feature(channels):
-    """Return the network that sees the patches, as they are or mirrored."""
+    """Return the network from a patch to a vector of length 1."""
     patch = keras.Input((PATCH_SIZE, PATCH_SIZE, channels))
-    x = layers.Rescaling(1 / 127.5, offset=-1)(layers.RandomFlip()(patch))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(patch)
     for stride in (2, 1, 2, 1, 2):
         x = layers.Conv2D(32, 3, stride, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
@@ -85,7 +76,7 @@ def build_feature(channels):
     return keras.Model(patch, layers.UnitNormalization()(x))
 
 
-def build_model(source, n_classes, n_patches, seed):
+def build_model(source, n_patches, seed):
     view = keras.Input((VIEW_SIZE, VIEW_SIZE, source.channels), name="view")
     index = keras.Input((), dtype="int32", name="index")
     features, _, _ = ats.attention_sampling(
@@ -101,7 +92,7 @@ def build_model(source, n_classes, n_patches, seed):
     )([view, index])
     # Features of length 1, averaged, would move the logits too little.
     features = layers.Rescaling(4.0)(features)
-    answer = layers.Dense(n_classes, activation="softmax")(features)
+    answer = layers.Dense(len(source.class_names), activation="softmax")(features)
     model = keras.Model([view, index], answer)
     cross_entropy = keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")
     model.compile(
@@ -117,27 +108,21 @@ def train(output, dataset, epochs, batch_size, n_patches, seed, resume):
     resume = begin_or_resume(output, resume, **settings)
     if not dataset:
         print(f"Generated slides: {output / 'slides'}", flush=True)
-    label_of = read_labels(dataset or write_slides(output / "slides"))
-    source = open_slides(list(label_of))
-    classes = sorted({label_of[path] for path in source.paths})
-    names = output / "classes.json"
-    if resume and json.loads(names.read_text("utf-8")) != classes:
-        raise ValueError(f"{output} was trained with other labels. Received: {classes}")
-    names.write_text(json.dumps(classes), "utf-8")
-    labels = [classes.index(label_of[path]) for path in source.paths]
+    source = open_slides(dataset or write_slides(output / "slides"))
+    labels = source.labels
     chosen, test = stratified_folds(labels, n_folds=4, seed=seed)[0]
     print(f"{len(chosen)} slides to train on, {len(test)} to test with")
     keras.utils.set_random_seed(seed)
     views = {"cache": output / "views"}
-    make_batches = partial(view_dataset, source, VIEW_SIZE, labels, batch_size, **views)
-    batches = make_batches(indices=chosen, shuffle=True, seed=seed)
+    make_batches = partial(view_dataset, source, VIEW_SIZE, None, batch_size, **views)
+    batches = make_batches(indices=chosen, shuffle=True, seed=seed, augment="flips")
     test_batches = make_batches(indices=test)
     model_file, log = output / "model.keras", output / "log.csv"
     if resume:
         model, done = resume_training(model_file, len(batches), log)
         ats.set_source(model, source)
     else:
-        model, done = build_model(source, len(classes), n_patches, seed), 0
+        model, done = build_model(source, n_patches, seed), 0
     print("loss = cross_entropy + regularizer of the attention, which is negative")
     model.fit(
         batches,
@@ -161,46 +146,26 @@ def train(output, dataset, epochs, batch_size, n_patches, seed, resume):
     if math.isnan(scores["loss"]):
         raise ValueError(f"The loss is NaN; {output} keeps the last good epoch, if any")
     for number in test[:6]:
-        plot_slide(model, source, number, classes, labels[number], output / "pictures")
+        plot_slide(model, source.source, number, output / "pictures")
     print(f"Test accuracy {scores['accuracy']:.3f}. Everything is in {output}")
 
 
-def plot_slide(model, source, number, classes, label, directory):
+def plot_slide(model, source, number, directory):
     """Plot what the model looked at in a slide."""
     directory.mkdir(exist_ok=True)
-    view = source.read_view(number, VIEW_SIZE)
-    seen = explain(model, [view[None], np.array([number], "int32")])
-    predicted = seen.pop("prediction")[0].argmax()
-    size, name = source.shape(number)[:2], Path(source.names[number])
-    scale = min(1, 1200 / max(size))
-    plot_attention(
-        directory / f"{name.stem}.png",
-        source.read_view(number, [int(scale * extent) for extent in size]),
-        **{key: values[0] for key, values in seen.items()},
-        title=f"{name.name}: {classes[label]}, predicted {classes[predicted]}",
-        image_size=size,
+    seen, name = explain_image(model, source, number), Path(source.names[number])
+    label, answer = (
+        source.class_names[source.labels[number]],
+        next(iter(seen["prediction"])),
     )
-
-
-def predict(slides, output):
-    """Write what the trained model makes of other slides."""
-    model = keras.saving.load_model(output / "model.keras", compile=False)
-    classes = json.loads((output / "classes.json").read_text("utf-8"))
-    source = open_slides(slides)
-    ats.set_source(model, source)
-    answers = model.predict(view_dataset(source, VIEW_SIZE, batch_size=4), verbose=0)
-    with (output / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(["file", "label", *classes])
-        for name, answer in zip(source.names, answers, strict=True):
-            label = classes[answer.argmax()]
-            csv.writer(file).writerow([name, label, *(f"{p:.4f}" for p in answer)])
-    print(f"{len(source)} slides; what they are is in {file.name}")
+    title = f"{name.name}: {label}, predicted {answer}"
+    plot_attention(directory / f"{name.stem}.png", **seen, title=title)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     option = parser.add_argument
-    option("--dataset", type=Path, help="folder of slides and of labels.csv")
+    option("--dataset", type=Path, help="folder of slides")
     option("--output", type=Path, default=Path("runs/slides"))
     option("--epochs", type=int, default=24)
     option("--batch-size", type=int, default=4, help="slides a step")
@@ -213,11 +178,14 @@ def main():
         parser.error("--epochs, --batch-size and --n-patches must be at least 1")
     options = vars(arguments)
     slides, output = options.pop("predict"), options.pop("output")
-    if slides and not output.exists():  # a typing error makes no directory
+    if slides and not (output / "model.keras").exists():
         raise ValueError(f"{output} holds no trained model: train one first")
     with one_process(output):
         if slides:
-            predict(slides, output)
+            predictions = output / "predictions"
+            left_out = predict_files(output / "model.keras", [slides], predictions)
+            for name, reason in left_out:
+                print(f"left out: {name}: {reason}")
         else:
             train(output, **options)
 
