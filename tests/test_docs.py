@@ -3,7 +3,9 @@
 import re
 import textwrap
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from processes import REPOSITORY, run
 
 BLOCK = re.compile(
@@ -22,6 +24,24 @@ def python_blocks(page):
         yield code, caption and caption[1]
 
 
+def write_photographs(directory):
+    """Write forty photographs of cats, which are circles, and dogs, which are squares."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        kind = ("cat", "dog")[number % 2]
+        (directory / kind).mkdir(parents=True, exist_ok=True)
+        hills = rng.integers(60, 180, size=(10, 15, 3), dtype="uint8")
+        photograph = Image.fromarray(hills).resize(
+            (1500, 1000), Image.Resampling.BICUBIC
+        )
+        plot = ImageDraw.Draw(photograph)
+        for row, column in rng.integers(50, (950, 1450), size=(3, 2)).tolist():
+            box = [column - 30, row - 30, column + 30, row + 30]
+            shape = plot.ellipse if kind == "cat" else plot.rectangle
+            shape(box, fill=(230, 30, 40), outline="white", width=6)
+        photograph.save(directory / kind / f"{number}.jpg", quality=90)
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -36,6 +56,8 @@ def python_blocks(page):
 )
 def test_code_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    if page == "README.rst":
+        write_photographs(tmp_path / "photos")
     names = {"__name__": "__main__"}
     n_blocks = 0
     for code, caption in python_blocks(page):

@@ -11,6 +11,7 @@ import numpy as np
 
 from attention_sampling.experiments.cost import process
 from attention_sampling.experiments.cost.process import Step
+from attention_sampling.files import quiet_imports
 
 Row = dict[str, Any]
 
@@ -33,7 +34,9 @@ class Worker:
             initializer=process.ignore_interrupts,
         )
         try:
-            self._executor.submit(process.prepare, *self._arguments).result()
+            with quiet_imports():  # of the process, which starts now
+                prepared = self._executor.submit(process.prepare, *self._arguments)
+            prepared.result()
         except BaseException:
             self._executor.shutdown()
             raise
