@@ -84,6 +84,9 @@ def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, 
                 f"Received: {type(value).__name__}"
             )
     inputs = keras.tree.map_structure(np.asarray, inputs)
+    for number, value in enumerate(keras.tree.flatten(inputs)):
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ValueError(f"Inputs must be finite. Received: NaN in input {number}")
     count = len(keras.tree.flatten(inputs)[0])
 
     def predict(start: int, end: int) -> Any:

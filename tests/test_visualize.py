@@ -138,6 +138,7 @@ def test_explain_needs_one_layer_that_is_called_once(rng):
     ("inputs", "error", "message"),
     [
         (iter([1]), TypeError, "of a dataset, those of a batch.*Received: list_iter"),
+        ([np.zeros((1, 2)), np.full((1, 2), np.nan)], ValueError, "NaN in input 1"),
         ([[1.0, 2.0]], TypeError, "`inputs` must be arrays.*Received: float"),
         (None, ValueError, "`batch_size` must be an int of at least 1.*=0"),
     ],

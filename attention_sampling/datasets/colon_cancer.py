@@ -183,7 +183,7 @@ def read_images(samples: Iterable[ColonCancerImage]) -> npt.NDArray[np.uint8]:
 
 
 def _find_folders(directory: Path) -> dict[int, Path]:
-    """Find the folder of each image, by the number of the image, in its order."""
+    """Find the folder of each image, by index."""
     if not directory.is_dir():
         raise FileNotFoundError(
             "The data set is not there. Expected: a directory. "

@@ -1,12 +1,12 @@
-"""Estimators of the full model's feature from a few drawn cells.
+"""Estimators of the full model's feature from a few sampled cells.
 
-The full model is ``F = sum_i a_i f_i`` over all cells of the attention map. From drawn
+The full model is ``F = sum_i a_i f_i`` over all cells of the attention map. From sampled
 cells every estimator here is ``sum_s c_s a_s f_s`` with weights ``c_s`` that are
 constants for the gradient, so that the gradients with respect to ``f_s`` and ``a_s``
 are ``c_s a_s`` and ``c_s f_s``. Value and both gradients are unbiased if
 ``E[sum_s c_s h_s] = sum_i h_i`` for every ``h``.
 
-The weights depend on the probabilities with which the cells were drawn: the attention
+The weights depend on the probabilities with which the cells were sampled: the attention
 itself, or a proposal. In the gradient of ``a_s`` a control variate ``b_s`` may be taken
 from ``f_s``. As ``sum_i a_i`` is constant, this changes no expectation if
 ``E[sum_{s = i} c_s b_s]`` is the same for every cell i. The estimates of F that take s as
@@ -27,11 +27,11 @@ _SMALLEST_PROBABILITY = 1e-30
 
 
 def with_replacement_weights(probabilities: Any) -> Any:
-    """Weights for cells drawn independently: ``c_s = 1 / (n p_s)``.
+    """Weights for cells sampled independently: ``c_s = 1 / (n p_s)``.
 
     Args:
         probabilities: (batch, n_patches) float tensor, the probability with which each
-            cell was drawn: its attention, or its proposal.
+            cell was sampled: its attention, or its proposal.
 
     Returns:
         (batch, n_patches) tensor of weights, constant for the gradient.
@@ -51,15 +51,15 @@ def with_replacement_weights(probabilities: Any) -> Any:
 
 
 def ordered_weights(probabilities: Any) -> Any:
-    """Weights for cells drawn without replacement, from their drawing order.
+    """Weights for cells sampled without replacement, from their sampling order.
 
     After ``j - 1`` draws the mass ``m_j = 1 - sum_{l<j} p_l`` is left, and
     ``sum_{l<j} a_l f_l + m_j / p_j a_j f_j`` is an unbiased estimate. The mean of these
     over the n draws has ``c_j = ((n - j) + m_j / p_j) / n``.
 
     Args:
-        probabilities: (batch, n_patches) float tensor, the probability of each drawn
-            cell before the first draw, **in drawing order**.
+        probabilities: (batch, n_patches) float tensor, the probability of each sampled
+            cell before the first draw, **in sampling order**.
 
     Returns:
         (batch, n_patches) tensor of weights, constant for the gradient.
@@ -77,8 +77,8 @@ def ordered_weights(probabilities: Any) -> Any:
     probabilities = ops.stop_gradient(probabilities)
     n_patches = probabilities.shape[1]
     mass_left = 1.0 - (ops.cumsum(probabilities, axis=1) - probabilities)
-    # Exactly, the mass left holds at least the cell about to be drawn. Rounding may
-    # say otherwise when nearly all mass has been drawn.
+    # Exactly, the mass left holds at least the cell about to be sampled. Rounding may
+    # say otherwise when nearly all mass has been sampled.
     mass_left = ops.maximum(mass_left, probabilities)
     draws_after = ops.arange(n_patches - 1, -1, -1, dtype=probabilities.dtype)
     quotient = mass_left / ops.maximum(probabilities, _SMALLEST_PROBABILITY)
@@ -86,14 +86,14 @@ def ordered_weights(probabilities: Any) -> Any:
 
 
 def unordered_weights(probabilities: Any) -> Any:
-    """Weights for cells drawn without replacement, whatever their order.
+    """Weights for cells sampled without replacement, whatever their order.
 
     The mean of the ordered estimator over all orders in which the same set S could have
-    been drawn, so never of more variance:
-    ``c_s = P(S without s is drawn, s taken away) / P(S is drawn)``.
+    been sampled, so never of more variance:
+    ``c_s = P(S without s is sampled, s taken away) / P(S is sampled)``.
 
     Args:
-        probabilities: (batch, n_patches) float tensor, the probability of each drawn
+        probabilities: (batch, n_patches) float tensor, the probability of each sampled
             cell before the first draw.
 
     Returns:
@@ -113,7 +113,7 @@ def unordered_weights(probabilities: Any) -> Any:
     probabilities = ops.maximum(ops.stop_gradient(probabilities), _SMALLEST_PROBABILITY)
     if probabilities.shape[1] == 1:
         return 1.0 / probabilities
-    # Every set is drawn with some cell first: P(S) = sum_s p_s P(S without s). So
+    # Every set is sampled with some cell first: P(S) = sum_s p_s P(S without s). So
     # sum_s c_s p_s = 1, which is all that is needed beyond the integrals' ratios.
     shares = ops.softmax(
         ops.log(probabilities) + set_probabilities.log_set_integrals(probabilities)
@@ -145,7 +145,7 @@ def top_k_weights(probabilities: Any) -> Any:
 
 
 def with_replacement_leave_one_out(probabilities: Any) -> Any:
-    """Weights of the estimates from the other draws, each drawn independently.
+    """Weights of the estimates from the other draws, each sampled independently.
 
     Args:
         probabilities: (batch, n_patches) float tensor, at least two patches.
@@ -171,7 +171,7 @@ def with_replacement_leave_one_out(probabilities: Any) -> Any:
 
 
 def unordered_leave_one_out(probabilities: Any) -> Any:
-    """Weights of the estimates that take one drawn cell as given.
+    """Weights of the estimates that take one sampled cell as given.
 
     Cell s counts with its exact term and the others estimate the population without s:
     ``R_ss = 1``, ``R_st = P(S without s and t, both taken away) / P(S without s, s taken
@@ -181,7 +181,7 @@ def unordered_leave_one_out(probabilities: Any) -> Any:
         probabilities: (batch, n_patches) float tensor, at least two patches.
 
     Returns:
-        (batch, n_patches, n_patches) tensor. Given that s was drawn first,
+        (batch, n_patches, n_patches) tensor. Given that s was sampled first,
         ``sum_t R_st a_t f_t`` estimates F without a bias.
 
     Raises:
@@ -213,7 +213,7 @@ def unordered_leave_one_out(probabilities: Any) -> Any:
 def control_variate(
     features: Any, sampled_attention: Any, leave_one_out: Any, normalize: bool = False
 ) -> Any:
-    """Estimate F once for each drawn cell, taking that cell as given.
+    """Estimate F once for each sampled cell, taking that cell as given.
 
     Args:
         features: (batch, n_patches, ...) float tensor.
@@ -251,7 +251,7 @@ def control_variate(
 def normalized_weights(weights: Any, sampled_attention: Any) -> Any:
     """Scale weights such that ``sum_s c_s a_s = 1``.
 
-    For cells drawn from a proposal: the mean of few features instead of a sum whose
+    For cells sampled from a proposal: the mean of few features instead of a sum whose
     length varies from draw to draw. The bias is of the order of 1 / n_patches.
 
     Args:
@@ -281,7 +281,7 @@ def weighted_sum(
     """Estimate the full model's feature, ``sum_s c_s a_s f_s``.
 
     Args:
-        features: (batch, n_patches, ...) float tensor, one feature a drawn cell.
+        features: (batch, n_patches, ...) float tensor, one feature a sampled cell.
         sampled_attention: (batch, n_patches) float tensor.
         weights: (batch, n_patches) float tensor, ``c_s``; no gradient flows into it.
         control_variate: (batch, n_patches, ...) float tensor, ``b_s``, or None for 0; no

@@ -19,7 +19,7 @@ def window_origins(
     patch_size: tuple[int, int],
     receptive_field: int = 0,
 ) -> Any:
-    """Place the window of each drawn cell in the full-resolution image.
+    """Place the window of each sampled cell in the full-resolution image.
 
     The attention map covers the low-resolution view less the border that a network
     without padding loses (``receptive_field`` pixels in all, half at each side). The

@@ -76,7 +76,7 @@ class PatchReader:
         """Place the window of each cell in its image: ``geometry.window_origins``.
 
         Args:
-            index: (batch,) int tensor, numbers of the images.
+            index: (batch,) int tensor, index of each image.
             cells: (batch, n_patches) int32 tensor, flat indices into rows x columns.
             attention_size: (rows, columns) of the attention map.
             low_size: (height, width) of the views, in pixels.
@@ -114,7 +114,7 @@ class PatchReader:
         """Read windows at full resolution.
 
         Args:
-            index: (batch,) int tensor, numbers of the images.
+            index: (batch,) int tensor, index of each image.
             origins: (batch, n_patches, 2) int tensor, row and column in pixels.
             patch_size: (height, width) of the windows, in pixels.
 

@@ -1,4 +1,4 @@
-"""Choosing cells of an attention map: drawn from it, or from a proposal, or the best."""
+"""Choosing cells of an attention map: sampled from it, or from a proposal, or the best."""
 
 import functools
 from typing import Any
@@ -11,25 +11,25 @@ _SMALLEST_UNIFORM = 1e-30
 # keras.random.uniform returns multiples of 2**-23 in float32.
 _UNIFORM_RESOLUTION = 2.0**-23
 # Saliency of a cell without any, over the mean of all cells: a cell with attention can
-# always be drawn, and its weight stays bounded.
+# always be sampled, and its weight stays bounded.
 _SMALLEST_SALIENCY = 0.01
 
 
 def sample_cells(
     attention: Any, n_patches: int, replace: bool = False, seed: Any = None
 ) -> Any:
-    """Draw cells of an attention map in proportion to their attention.
+    """Sample cells of an attention map in proportion to their attention.
 
-    Without replacement the cells come in drawing order: the second is drawn from
-    what the first has left, and so on. A cell of zero attention is never drawn
-    while one with attention is left. A cell whose attention is NaN is always drawn,
+    Without replacement the cells come in sampling order: the second is sampled from
+    what the first has left, and so on. A cell of zero attention is never sampled
+    while one with attention is left. A cell whose attention is NaN is always sampled,
     so that a broken attention network shows as NaN in the loss.
 
     Args:
         attention: (batch, cells) float tensor, not negative. Need not sum to 1.
-        n_patches: cells to draw for each sample. Without replacement at most
+        n_patches: cells to sample for each sample. Without replacement at most
             ``cells``.
-        replace: whether one cell may be drawn more than once.
+        replace: whether one cell may be sampled more than once.
         seed: an int or a ``keras.random.SeedGenerator``.
 
     Returns:
@@ -121,7 +121,7 @@ def mix_proposal(attention: Any, saliency: Any, mix: Any) -> Any:
 
 
 def _drawable(attention: Any) -> Any:
-    """Return attention that can be drawn from: NaN cells alone where there are any,
+    """Return attention that can be sampled from: NaN cells alone where there are any,
     all cells alike where there is no attention.
     """
     nan = ops.isnan(attention)
@@ -132,7 +132,7 @@ def _drawable(attention: Any) -> Any:
 
 
 def _race_in_blocks(attention: Any, n_patches: int, size: int, seed: Any) -> Any:
-    """Draw as from a clock for each cell, and set those of few cells only.
+    """Sample as from a clock for each cell, and set those of few cells only.
 
     The first ring of a block is a clock of the rate of all its cells. The first n cells
     to ring are in the n blocks first to ring. No approximation is made.
@@ -168,7 +168,7 @@ def _race_in_blocks(attention: Any, n_patches: int, size: int, seed: Any) -> Any
 def _block_size(n_cells: int, n_patches: int) -> int:
     """Return the cells of a block with which the fewest clocks are set.
 
-    It divides ``n_cells``, for a cell of padding could be drawn where no attention is
+    It divides ``n_cells``, for a cell of padding could be sampled where no attention is
     left, and makes ``n_patches`` blocks at least. 1 is every cell on its own.
     """
 
@@ -190,7 +190,7 @@ def _ring_keys(log_rates: Any, log_clocks: Any) -> Any:
 
 
 def _sample_log_clocks(batch: Any, count: Any, seed: Any) -> Any:
-    """Draw logarithms of unit exponential variates, (batch, count), all of them finite.
+    """Sample logarithms of unit exponential variates, (batch, count), all of them finite.
 
     The first of many clocks rings near 0, where one float32 uniform has steps of
     2**-23: among a million equal cells the winners would tie and the tie go to the

@@ -1,7 +1,7 @@
-"""Probabilities of drawing a set without replacement, whatever the order.
+"""Probabilities of sampling a set without replacement, whatever the order.
 
 Cells ring at exponential times of rate ``p_i``, and the first n to ring are the draws.
-Of a drawn set S let ``rest = 1 - sum_S p`` and measure time in units of ``1 / rest``:
+Of a sampled set S let ``rest = 1 - sum_S p`` and measure time in units of ``1 / rest``:
 the first cell outside S rings at an exponential time T of rate 1, and cell t of S has
 rung by then with probability ``1 - exp(-lambda_t T)``, ``lambda_t = p_t / rest``. So
 
@@ -29,11 +29,11 @@ _FIRST_LOG_TIME = -17.0
 
 
 def log_set_integrals(probabilities: Any) -> Any:
-    """Integrate over the sets that lack one of the drawn cells.
+    """Integrate over the sets that lack one of the sampled cells.
 
     Args:
-        probabilities: (batch, n) float tensor, the probability of each drawn cell
-            before anything was drawn.
+        probabilities: (batch, n) float tensor, the probability of each sampled cell
+            before anything was sampled.
 
     Returns:
         (batch, n) tensor: entry s is ``log P(S without s, s taken away)``, but for a
@@ -52,7 +52,7 @@ def log_set_integrals(probabilities: Any) -> Any:
 
 
 def log_pair_integrals(probabilities: Any) -> Any:
-    """Integrate over the sets that lack two of the drawn cells.
+    """Integrate over the sets that lack two of the sampled cells.
 
     The n x n integrals are one product of two matrices (n, times): the integrand
     without s and t is split in two halves, one for each.
