@@ -83,7 +83,7 @@ setup(
             "pytest>=8.0",
             "pytest-xdist>=3.5",
         ],
-        "docs": ["docutils>=0.21", "furo", "sphinx>=7.4"],
+        "docs": ["furo", "sphinx>=7.4", "sphinx-copybutton>=0.5"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -1,6 +1,5 @@
 """Configuration of Sphinx: ``sphinx-build -W -n -b html docs docs/_build/html``."""
 
-import html
 import inspect
 import os
 import sys
@@ -11,14 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The package beside this folder, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from docutils import nodes
-from docutils.utils.math import MathError
-from docutils.utils.math.latex2mathml import tex2mathml
-from sphinx.util import logging
-
 import attention_sampling
-
-logger = logging.getLogger(__name__)
 
 project = "attention-sampling"
 author = "the attention-sampling authors"
@@ -27,7 +19,9 @@ version = release = attention_sampling.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
@@ -38,11 +32,12 @@ html_theme = "furo"
 html_title = f"attention-sampling {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
-html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_show_copyright = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
 
 autosummary_generate = True
 autosummary_ignore_module_all = False
@@ -73,35 +68,6 @@ def show_init_signature(app, what, name, obj, options, signature, return_annotat
     return str(inspect.Signature(parameters)), ""
 
 
-def write_inline_math(translator, node):
-    """Write a formula as MathML, which browsers show without a script."""
-    translator.body.append(_to_mathml(node))
-    raise nodes.SkipNode
-
-
-def write_math_block(translator, node):
-    """Write a displayed formula as MathML, with its number if it has a label."""
-    translator.body.append(translator.starttag(node, "div", CLASS="math"))
-    translator.body.append(_to_mathml(node, as_block=True))
-    if node["number"]:
-        translator.body.append(f'<span class="eqno">({node["number"]})')
-        translator.add_permalink_ref(node, "Link to this equation")
-        translator.body.append("</span>")
-    translator.body.append("</div>\n")
-    raise nodes.SkipNode
-
-
-def _to_mathml(node, as_block=False):
-    try:
-        return tex2mathml(node.astext(), as_block=as_block)
-    except MathError as error:
-        logger.warning("%s in %r", error, node.astext(), location=node)
-        return html.escape(node.astext())
-
-
 def setup(app):
-    """Register what stands above."""
+    """Connect the function above."""
     app.connect("autodoc-process-signature", show_init_signature)
-    app.add_html_math_renderer(
-        "mathml", (write_inline_math, None), (write_math_block, None)
-    )
