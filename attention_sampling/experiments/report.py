@@ -29,14 +29,21 @@ _INTRODUCTION = """\
 Measurements
 ============
 
-Test errors and training losses are means over independent runs, ± the standard error of the
-mean where there are two runs or more: it tells of other seeds on the same images, not of other
-images. The training loss is the mean over the steps of the last epoch, of augmented images
-where a task augments them. Time and memory a sample are of a forward and backward pass at batch
-1 in float32: the median of the steps, and the peak of TensorFlow's allocator. The paper measured
-them on a GPU, so the ratios in brackets compare, not milliseconds. The paper's numbers are from
-Katharopoulos and Fleuret 2019, Tables 1 and 2 and section 4. A row with settings differs in these
-from the plain row of its method."""
+Test error and training loss are means over independent runs, ± the standard error of the mean.
+Time and memory are of a forward and backward pass of one image; in brackets, over those of the
+row with 1.00. Beside them are the paper's numbers. See `How to read the tables`_."""
+_NOTES = """\
+How to read the tables
+----------------------
+
+- The standard error tells of other seeds on the same images, not of other images. A row without
+  it is one run.
+- The training loss is the mean over the steps of the last epoch, of augmented images where a
+  task augments them.
+- A row with settings differs in these from the plain row of its method.
+- Time is the median of the steps in float32, memory the peak of TensorFlow's allocator. The paper
+  measured on a GPU: compare the ratios in brackets, not milliseconds.
+- The paper's numbers are from Katharopoulos and Fleuret 2019, Tables 1 and 2 and section 4."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,16 +64,21 @@ def run(arguments: argparse.Namespace) -> None:
     trainings, costs = read_measurements(Path(arguments.directory))
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
+    by_task = {
+        name: [one for one in trainings if one["task"] == name] for name in TASKS
+    }
+    # First the tasks of most methods, last those of which nothing was trained.
+    order = sorted(TASKS, key=lambda x: -len({one["method"] for one in by_task[x]}))
     parts = [_INTRODUCTION]
-    for name in TASKS:
+    for name in order:
         full_size = list(TASKS[name].image_shape)
-        of_task = [one for one in trainings if one["task"] == name]
-        sizes = {tuple(one["image_shape"]) for one in of_task} - {tuple(full_size)}
-        for size in (full_size, *map(list, sorted(sizes))):
-            some = [one for one in of_task if one["image_shape"] == size]
+        sizes = {tuple(one["image_shape"]) for one in by_task[name]}
+        for size in (full_size, *map(list, sorted(sizes - {tuple(full_size)}))):
+            some = [one for one in by_task[name] if one["image_shape"] == size]
             cost = [x for x in costs if x["task"] == name and size == full_size]
             if some or cost:
                 parts += _write_section(name, size, some, cost, output)
+    parts.append(_NOTES)
     page = output / "report.rst"
     with replacing(page) as part:
         part.write_text("\n\n".join(parts) + "\n", "utf-8")
@@ -187,8 +199,8 @@ def _write_section(
     title = f"{_TITLES[name]}, {size[0]} x {size[1]} pixels"
     parts = [f"{title}\n{'-' * len(title)}"]
     full_size = list(size) == list(TASKS[name].image_shape)
-    trained = summarize(trainings) if trainings else pd.DataFrame({"method": []})
     if trainings:
+        trained = summarize(trainings)
         published = TASKS[name].published if full_size else {}
         parts.append(_format_errors(trained, published))
         figure = f"report_{name}" + ("" if full_size else f"_{size[0]}x{size[1]}")
@@ -197,10 +209,11 @@ def _write_section(
             f".. figure:: {figure}.png\n   :alt: {title}: learning curves\n\n   "
             "Means over the runs, and the range of the runs."
         )
-    if full_size:
-        missing = [x for x in TASKS[name].published if x not in set(trained["method"])]
+        missing = [x for x in published if x not in set(trained["method"])]
         if missing:
             parts.append(f"Not trained: {', '.join(map(_name, missing))}.")
+    else:
+        parts.append("Nothing was trained, only the cost was measured.")
     for cost in costs:
         parts.append(_format_costs(cost))
         parts += [

@@ -139,6 +139,21 @@ def test_a_page_of_trainings_and_cost_beside_the_papers_numbers(tmp_path):
     assert page.count("figure::") == 2
 
 
+def test_a_task_of_which_nothing_was_trained_comes_last(tmp_path):
+    contents = [
+        {**cost(), "task": "megapixel_mnist"},  # the first of the paper
+        training("ats-10", [(0, None, 10, 0.1)]),
+    ]
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.json").write_text(json.dumps(content))
+    run(Namespace(directory=tmp_path, output=tmp_path))
+    page = (tmp_path / "report.rst").read_text("utf-8")
+    trained, rest = page.split("Megapixel MNIST, 1500 x 1500 pixels\n-")
+    assert "Colon cancer" in trained
+    assert "Nothing was trained" in rest
+    assert "Nothing was trained" not in trained
+
+
 def test_the_committed_page_is_made_again(tmp_path):
     words = [*COMMANDS, "experiments", "report", RESULTS / "measured"]
     code, _, errors = run_process(*words, "--output", tmp_path)
