@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from attention_sampling import with_sampling
 from attention_sampling.data import ArraySource
 from attention_sampling.datasets.synthetic.slides import CELL_SHAPES, generate_slide
 from attention_sampling.visualize import explain_image, save_figure
@@ -27,7 +28,7 @@ def explain_new_slide(model_file):
     pixels, _ = generate_slide(np.random.default_rng(3), CELLS, (2048, 2048))
     source = ArraySource([pixels])
     model = keras.saving.load_model(model_file, compile=False)
-    seen = explain_image(model, source, 0)
+    seen = explain_image(with_sampling(model, n_patches=9), source, 0)
     if not isinstance(seen["prediction"], dict):  # a model without class names
         names = sorted(CELL_SHAPES)
         seen["prediction"] = dict(zip(names, seen["prediction"], strict=True))
@@ -36,10 +37,11 @@ def explain_new_slide(model_file):
 
 def plot_strip(path, view, seen):
     """Plot the four steps in a row."""
-    figure = Figure((8, 2.4), layout="constrained")
+    figure = Figure((8, 2.4), dpi=120, layout="constrained")
     panels = figure.subplots(1, 4, width_ratios=(2, 2, 2, 1.5))
-    rows = [np.hstack(seen["patches"][k : k + 3]) for k in (0, 3, 6)]
-    rows[-1] = np.hstack([*seen["patches"][6:8], np.full_like(seen["patches"][0], 255)])
+    gap = ((0, 0), (2, 2), (2, 2), (0, 0))
+    patches = np.pad(seen["patches"], gap, constant_values=255)
+    rows = [np.hstack(patches[k : k + 3]) for k in (0, 3, 6)]
     panels[0].imshow(view)
     panels[1].imshow(np.sqrt(seen["attention"]), cmap="inferno")
     panels[2].imshow(np.vstack(rows))
