@@ -240,7 +240,8 @@ def _format_errors(trained: pd.DataFrame, published: Any) -> str:
                 ]
                 cells[f"{title}, paper"] = _mean(*values)
         rows.append(cells)
-    return _format_table(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    return _format_table(table.loc[:, (table != "").any()])  # not what is empty
 
 
 def _format_costs(cost: Any) -> str:
