@@ -50,8 +50,8 @@ def write_photographs(directory):
         "docs/experiments.rst",
         "docs/coming_from_ats.rst",
         pytest.param("docs/quickstart.rst", marks=pytest.mark.slow),
-        "docs/estimators.rst",
-        "docs/large_images.rst",
+        pytest.param("docs/estimators.rst", marks=pytest.mark.slow),
+        pytest.param("docs/large_images.rst", marks=pytest.mark.slow),
     ],
 )
 def test_code_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
