@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from attention_sampling import with_sampling
 from attention_sampling.data import ArraySource
-from attention_sampling.datasets.synthetic.slides import CELL_SHAPES, generate_slide
+from attention_sampling.datasets.synthetic.slides import generate_slide
 from attention_sampling.visualize import explain_image, save_figure
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "slides.py"
@@ -29,9 +29,6 @@ def explain_new_slide(model_file):
     source = ArraySource([pixels])
     model = keras.saving.load_model(model_file, compile=False)
     seen = explain_image(with_sampling(model, n_patches=9), source, 0)
-    if not isinstance(seen["prediction"], dict):  # a model without class names
-        names = sorted(CELL_SHAPES)
-        seen["prediction"] = dict(zip(names, seen["prediction"], strict=True))
     return source.read_view(0, 128) / 255, seen
 
 
