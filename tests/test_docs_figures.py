@@ -5,6 +5,10 @@ from processes import REPOSITORY, run
 
 DOCS = REPOSITORY / "docs"
 OPTIONS = {
+    "budget": [
+        *("--images", "32", "--test-images", "8"),
+        *("--epochs", "1", "--repeats", "2"),
+    ],
     "estimator_variance": ["--problems", "1", "--trials", "20"],
     "large_images": ["--megapixels", "1", "4", "--turns", "2"],
     "strip": ["--epochs", "1"],
@@ -23,7 +27,7 @@ def test_a_script_writes_its_figure(script, tmp_path):
     assert code == 0, errors
     assert len(printed.splitlines()) >= 2
     assert (tmp_path / f"{name}.png").stat().st_size > 1000
-    pages = [page.read_text("utf-8") for page in DOCS.glob("*.rst")]
+    pages = [page.read_text("utf-8") for page in DOCS.rglob("*.rst")]
     assert any(f"docs/figures/{name}.py" in page for page in pages)
     assert any(f"_static/{name}.png" in page for page in pages)
     assert (DOCS / "_static" / f"{name}.png").exists()
