@@ -61,8 +61,8 @@ LEARNED = {
         # These go on from the first.
         [FIRST, "docs/guides/looking.rst", "docs/guides/budget.rst"],
         pytest.param([FIRST, "docs/start/your_images.rst"], marks=pytest.mark.slow),
-        pytest.param(["docs/estimators.rst"], marks=pytest.mark.slow),
-        pytest.param(["docs/large_images.rst"], marks=pytest.mark.slow),
+        ["docs/estimators.rst"],
+        ["docs/large_images.rst"],
     ],
     ids=lambda pages: pages[-1],
 )

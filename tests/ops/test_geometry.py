@@ -230,7 +230,7 @@ class TestCellMeans:
         return ops.convert_to_numpy(means)
 
     # JAX compiles every new size.
-    @settings(max_examples=40 if BACKEND != "jax" else 10, deadline=None)
+    @settings(max_examples=40 if BACKEND != "jax" else 4, deadline=None)
     @given(coverings())
     @example(((10, 9), (4, 4), (10, 9), 0))  # cells of two and a half pixels
     @example(((1, 50), (8, 8), (16, 16), 3))

@@ -209,7 +209,7 @@ def test_a_million_equal_cells_are_drawn_evenly():
 class TestBlocks:
     """Large maps: clocks for blocks of cells, then for the cells of the first ones."""
 
-    @pytest.fixture(params=[2, 3])
+    @pytest.fixture(params=[3] if keras.backend.backend() == "jax" else [2, 3])
     def size(self, request, monkeypatch):
         """Take blocks of so many cells, however small the map is."""
         monkeypatch.setattr(sampling, "_block_size", lambda *_: request.param)
