@@ -7,6 +7,7 @@ DOCS = REPOSITORY / "docs"
 OPTIONS = {
     "estimator_variance": ["--problems", "1", "--trials", "20"],
     "large_images": ["--megapixels", "1", "4", "--turns", "2"],
+    "plateau": ["--epochs", "2"],
 }
 
 
@@ -22,7 +23,7 @@ def test_a_script_writes_its_figure(script, tmp_path):
     assert code == 0, errors
     assert len(printed.splitlines()) >= 2
     assert (tmp_path / f"{name}.png").stat().st_size > 1000
-    pages = [page.read_text("utf-8") for page in DOCS.glob("*.rst")]
+    pages = [page.read_text("utf-8") for page in DOCS.rglob("*.rst")]
     assert any(f"docs/figures/{name}.py" in page for page in pages)
     assert any(f"_static/{name}.png" in page for page in pages)
     assert (DOCS / "_static" / f"{name}.png").exists()
