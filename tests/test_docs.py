@@ -97,6 +97,6 @@ def test_a_backbone_is_frozen_until_it_is_fine_tuned(monkeypatch, tmp_path):
         weights.append({w.path: w.numpy() for w in names["backbone"].weights})
     at_first, frozen, tuned, _ = weights
     np.testing.assert_equal(frozen, at_first)
-    for path, values in tuned.items():
-        of_normalization = "moving_" in path
-        assert np.array_equal(values, frozen[path]) == of_normalization, path
+    changed = [path for path in tuned if (tuned[path] != frozen[path]).any()]
+    assert len(changed) > len(tuned) / 4
+    assert not any("moving_" in path for path in changed)  # of batch normalization

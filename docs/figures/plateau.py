@@ -20,9 +20,9 @@ from attention_sampling import (
 
 # What the attention begins as, whether there is a proposal, and the style of the plot.
 RUNS = {
-    "flat": (False, False, "k-"),
-    "flat, with a proposal": (False, True, "C0-"),
-    "contrast of the view": (True, False, "C1-"),
+    "begins flat": (False, False, "k-"),
+    "begins flat, with a proposal": (False, True, "C0-"),
+    "begins at the contrast of the view": (True, False, "C1-"),
 }
 PANELS = {
     "val_accuracy": "validation accuracy",
@@ -39,9 +39,9 @@ def make_data(seed):
     images = rng.integers(0, 60, size=(256, 320, 320, 1), dtype="uint8")
     labels = rng.integers(0, 2, size=256)
     for image, label in zip(images, labels, strict=True):
-        row, column = rng.integers(0, 320 - 24, size=2)
-        square = image[row : row + 24, column : column + 24, 0]
-        (square if label else square.T)[np.arange(24) % 4 < 2] = 255
+        row, column = rng.integers(0, 320 - 16, size=2)
+        square = image[row : row + 16, column : column + 16, 0]
+        (square if label else square.T)[np.arange(16) % 4 < 2] = 255
     views = images.reshape(256, 40, 8, 40, 8, 1).mean(axis=(2, 4), dtype="float32")
     return views, images, labels
 
@@ -62,7 +62,7 @@ def build_attention(from_contrast):
 def build_feature():
     """Return the network from a patch to a vector of length 1."""
     model = keras.Sequential(
-        [keras.Input((32, 32, 1)), layers.Rescaling(1 / 127.5, offset=-1)]
+        [keras.Input((24, 24, 1)), layers.Rescaling(1 / 127.5, offset=-1)]
     )
     for filters in (16, 32, 32):
         model.add(layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False))
@@ -100,7 +100,7 @@ def train(from_contrast, with_proposal, data, epochs, seed):
         validation_split=0.25,
         batch_size=16,
         epochs=epochs,
-        callbacks=[ProposalMix(1.0, 0.0, epochs=8)] if with_proposal else [],
+        callbacks=[ProposalMix(1.0, 0.0, epochs=16)] if with_proposal else [],
         verbose=0,
     )
     return history.history
@@ -119,11 +119,11 @@ def plot(path, histories):
         axes.grid(alpha=0.3)
         if key == "attention_entropy":
             axes.axhline(np.log(CELLS), color="grey", linestyle=":")
-            axes.set_ylim(0, np.log(CELLS) + 0.5)
-            axes.text(1, np.log(CELLS) + 0.1, "log(number of cells)", color="grey")
-    figure.supxlabel("epoch")
+            axes.set_ylim(0, np.log(CELLS) + 0.8)
+            axes.text(24, np.log(CELLS) + 0.15, "log(number of cells)", color="grey")
+        axes.set_xlabel("epoch")
     handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, title="attention begins")
+    figure.legend(*handles, loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=100)
 
 
