@@ -12,6 +12,7 @@ OPTIONS = {
     "estimator_variance": ["--problems", "1", "--trials", "20"],
     "large_images": ["--megapixels", "1", "4", "--turns", "2"],
     "strip": ["--epochs", "1"],
+    "plateau": ["--epochs", "2"],
 }
 
 
