@@ -298,5 +298,8 @@ def set_source(model: keras.Model, source: Any) -> None:
                 f"open_source(..., class_names={list(layer.class_names)}). Received: "
                 f"class_names={list(names)}"
             )
+    if any(isinstance(layer.source, dict) for layer in layers):
+        # What Keras began to trace without a source cannot be traced again.
+        model.train_function = model.test_function = model.predict_function = None
     for layer in layers:
         layer.set_source(source)

@@ -1,7 +1,6 @@
 """What a trained model makes of images: ``python -m attention_sampling predict``."""
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,30 +32,33 @@ def predict_files(
         OSError: there are no images, or the output cannot be written.
         ValueError: no such model, or images that do not fit it.
     """
+    if Path(model_file).is_dir():
+        raise ValueError(f"Expected: a .keras file. Received: directory {model_file}")
     check_model_file(model_file)
     model = keras.saving.load_model(model_file, compile=False)
+    header, rows = ["file", "picture"], []
     with open_for(model, paths, on_error="skip", **keywords) as source:
         left_out = list(source.skipped)
         output.mkdir(parents=True, exist_ok=True)
-        header: list[str] = []
-        rows = []
-        for index, picture in enumerate(_picture_names(source.names)):
-            name = source.names[index]
-            try:
-                seen = explain_image(model, source, index)
-            except SourceError as error:
-                left_out.append((name, str(error)))
-                continue
-            plot_attention(output / picture, **seen)
-            answer, columns = _describe(seen["prediction"])
-            header = ["file", "picture", *columns]
-            rows.append([name, picture, *columns.values()])
-            print(f"{name}: {answer}")
-    with (
-        replacing(output / "predictions.csv") as part,
-        part.open("w", newline="", encoding="utf-8") as file,
-    ):
-        csv.writer(file).writerows([header, *rows])
+        try:
+            for index, picture in enumerate(_picture_names(source.names)):
+                name = source.names[index]
+                try:
+                    seen = explain_image(model, source, index)
+                except (SourceError, ValueError) as error:  # it, or its size
+                    left_out.append((name, str(error)))
+                    continue
+                plot_attention(output / picture, **seen)
+                answer, columns = _describe(seen["prediction"])
+                header = ["file", "picture", *columns]
+                rows.append([name, picture, *columns.values()])
+                print(f"{name}: {answer}", flush=True)
+        finally:  # also of what was done before an interrupt
+            with (
+                replacing(output / "predictions.csv") as part,
+                part.open("w", newline="", encoding="utf-8") as file,
+            ):
+                csv.writer(file).writerows([header, *rows])
     return left_out
 
 
@@ -74,10 +76,8 @@ def _describe(prediction: Any) -> tuple[str, dict[str, str]]:
 
 
 def _picture_names(names: Sequence[str]) -> list[str]:
-    """Return a file name for the picture of each image, no two alike."""
+    """Return a file name for the picture of each image, no two alike, none an image's."""
     stems = [Path(name).stem for name in names]
-    counts = Counter(stems)
-    return [
-        f"{stem}.png" if counts[stem] == 1 else f"{stem}-{number}.png"
-        for number, stem in enumerate(stems)
-    ]
+    if len({*stems}) < len(stems):
+        stems = [f"{number}-{stem}" for number, stem in enumerate(stems)]
+    return [f"{stem}.attention.png" for stem in stems]

@@ -1,6 +1,5 @@
 """What a model looked at, as arrays and as pictures."""
 
-import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -172,16 +171,26 @@ def open_for(model: keras.Model, paths: Any, **keywords: Any) -> Source:
         ValueError: images of other channels or of another dtype.
     """
     layer = _find_layer(model)
-    source = open_source(paths, **keywords)
-    channels = layer.channels
-    if source.channels != channels == 3:
-        with contextlib.suppress(TypeError):  # of files that hold no photographs
+    if layer.channels != 3:
+        source = open_source(paths, **keywords)
+    else:
+        try:
             source = open_source(paths, channels=3, **keywords)
-    if source.channels != channels:
+        except TypeError:  # of files that hold no photographs
+            source = open_source(paths, **keywords)
+    expected = layer.source
+    dtype = source.dtype if expected is None else _kind(expected)
+    if (source.channels, source.dtype) != (layer.channels, dtype):
         raise ValueError(
-            f"The model was built for images of {channels} channels. Received: {source}"
+            f"The model was built for images of {layer.channels} channels of {dtype}. "
+            f"Received: {source}"
         )
     return source
+
+
+def _kind(source: Any) -> Any:
+    """Return the dtype of a source, or of what is known of one that is not bound."""
+    return np.dtype(source["dtype"] if isinstance(source, dict) else source.dtype)
 
 
 def _find_layer(model: Any) -> Any:
@@ -355,6 +364,10 @@ def _white(arrays: list[Any]) -> int:
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a figure to a file that appears as a whole."""
+    if not os.path.splitext(path)[1]:
+        raise ValueError(
+            f"A picture needs a suffix such as .png. Received: path={os.fspath(path)!r}"
+        )
     with replacing(path) as part:
         figure.savefig(part)
 

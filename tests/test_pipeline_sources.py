@@ -202,10 +202,14 @@ def test_a_saved_model_holds_the_kind_of_its_source_and_no_images(tmp_path):
         loaded.predict(x, verbose=0)
     with pytest.raises(ValueError, match=UNBOUND):
         loaded.fit(x, Y, verbose=0)
+    with pytest.raises(ValueError, match=UNBOUND):
+        loaded.evaluate(x, Y, verbose=0)
     set_source(loaded, source)
     np.testing.assert_allclose(
         loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6
     )
+    loaded.evaluate(x, Y, verbose=0)
+    loaded.fit(x, Y, verbose=0)
 
 
 def test_another_source_takes_effect_without_tracing_again():

@@ -39,11 +39,13 @@ def predict(directory, *arguments):
 def test_predicts_a_directory(trained):
     (trained / "pets" / "dog" / "c.jpg").write_bytes(b"\xff\xd8\xff broken")
     (trained / "pets" / "dog" / "notes.txt").write_text("not an image")
+    Image.new("RGB", (5, 5)).save(trained / "pets" / "dog" / "small.png")
     code, printed, errors = predict(trained, "model.keras", "pets", "--output", "out")
     assert code == 1
-    [line] = errors.splitlines()
-    assert line.startswith("left out: ")
-    assert "c.jpg" in line
+    broken, small = errors.splitlines()
+    assert broken.startswith("left out: ")
+    assert "c.jpg" in broken
+    assert small.startswith("left out: pets/dog/small.png: The view must not be larger")
     assert len(printed.splitlines()) == 4
     rows = read_table(trained / "out" / "predictions.csv")
     assert [row["file"] for row in rows] == [
@@ -60,10 +62,23 @@ def test_predicts_a_directory(trained):
     assert len({row["picture"] for row in rows}) == 3
 
 
+def test_writes_beside_the_images_without_replacing_them(trained):
+    folder = trained / "pets" / "dog"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    Image.fromarray(np.zeros((80, 120), "uint8")).save(
+        folder / "grey.png"
+    )  # becomes RGB
+    code, _, errors = predict(trained, "model.keras", folder, "--output", folder)
+    assert (code, errors) == (0, "")
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(read_table(folder / "predictions.csv")) == 3
+
+
 def test_what_cannot_be_predicted_is_one_line(trained):
     for arguments, message in [
         (("none.keras", "pets"), "none.keras"),
         (("pets/dog/b.jpg", "pets"), "damaged, or none"),
+        (("pets", "pets"), "Expected: a .keras file"),
         (("model.keras", "nowhere.jpg"), "nowhere.jpg: there is no such file"),
     ]:
         code, printed, errors = predict(trained, *arguments)

@@ -300,6 +300,7 @@ class TestPaths:
         source = ArraySource(np.zeros((1, 10, 10, 3), "uint8"))
         with pytest.raises(ValueError, match="view must not be larger"):
             explain_image(model, source, 0)
+        source = ArraySource(np.zeros((1, 200, 300, 3), "uint8"))
         inputs = [keras.Input((None, None, 3)), keras.Input((), dtype="int32")]
         free = keras.Model(inputs, layer_of(source=source)(inputs)[0])
         with pytest.raises(ValueError, match="views of any size"):

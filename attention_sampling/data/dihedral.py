@@ -15,8 +15,9 @@ _FLIP_COLUMNS, _FLIP_ROWS, _TRANSPOSE = 1, 2, 4
 class Dihedral(Source):
     """The eight flips and quarter turns of every image of a source.
 
-    Image ``8 * i + t`` is image ``i`` under the ``t``-th of them, view and patches alike,
-    so that a model that reads its patches from it sees one picture. Build the model with
+    Image ``t * n + i`` is image ``i`` of ``n`` under the ``t``-th of them, view and patches
+    alike, so that a model that reads its patches from it sees one picture. Image ``i`` is
+    the same in both sources. Build the model with
     it, and let ``view_dataset(augment="dihedral")`` pick ``t`` anew for every image and
     epoch. Nothing is copied or written: windows are read from the source and turned.
 
@@ -53,8 +54,12 @@ class Dihedral(Source):
                 f"returns. Received: source={source!r}"
             )
         self.source = source
-        names = [name for name in source.names for _ in range(self.variants)]
-        super().__init__(names, source.channels, source.dtype, source.threads)
+        super().__init__(
+            source.names * self.variants,
+            source.channels,
+            source.dtype,
+            source.threads,
+        )
         self.skipped, self.labels = source.skipped, source.labels
         self.class_names = source.class_names
 
@@ -106,7 +111,8 @@ class Dihedral(Source):
 
     def _find(self, index: int) -> tuple[int, int]:
         """Return the image of the source, and which variant of it."""
-        return divmod(self.check_index(index), self.variants)
+        variant, image = divmod(self.check_index(index), len(self.source))
+        return image, variant
 
 
 def transform(window: npt.NDArray[Any], variant: int) -> npt.NDArray[Any]:

@@ -1,6 +1,7 @@
 """Labels of images: from folders, from a table, from a list."""
 
 import csv
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,14 +41,15 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, str]:
         delimiter = max(",;\t", key=header.count)
         file.seek(0)
         rows = csv.DictReader(file, delimiter=delimiter)
-        columns = rows.fieldnames or []
+        rows.fieldnames = columns = [name.strip() for name in rows.fieldnames or ()]
         if not set(_COLUMNS) <= set(columns):
             raise ValueError(
                 "A table of labels needs the columns file and label. Received: "
                 f"{os.fspath(path)} with columns {', '.join(columns) or 'none'}"
             )
         for row in rows:
-            name, label = (row[column] for column in _COLUMNS)
+            name, label = ((row[column] or "").strip() for column in _COLUMNS)
+            name = os.path.normpath(name) if name else ""
             if not name or not label:
                 raise ValueError(
                     f"{os.fspath(path)}, line {rows.line_num}: the file or its label is "
@@ -70,7 +72,8 @@ def encode_labels(
     Args:
         labels: one entry for each image: text, for which the index of its class is
             returned; or numbers, which stay.
-        class_names: the classes in their order; None for those of the labels, sorted.
+        class_names: the classes in their order; None for those of the labels, sorted:
+            numbers by their value.
 
     Raises:
         ValueError: a label that is none of ``class_names``.
@@ -80,13 +83,18 @@ def encode_labels(
     >>> encode_labels(["dog", "cat", "dog"])
     (array([1, 0, 1], dtype=int32), ('cat', 'dog'))
     """
-    names = None if class_names is None else tuple(map(str, class_names))
+    names = None if class_names is None else check_class_names(class_names)
+    if isinstance(labels, str):
+        raise ValueError(
+            "`labels` must hold one label for each image, or be the path of a table "
+            f"*.csv. Received: labels={labels!r}"
+        )
     values = np.asarray(labels)
     if values.dtype.kind not in "UO" or values.ndim != 1:
         return values, names
     texts = [str(label) for label in labels]
     if names is None:
-        names = tuple(sorted(set(texts)))
+        names = tuple(sorted(set(texts), key=_by_value))
     numbers = {name: number for number, name in enumerate(names)}
     unknown = sorted(set(texts) - set(numbers))
     if unknown:
@@ -95,6 +103,21 @@ def encode_labels(
             f"{', '.join(unknown)}"
         )
     return np.array([numbers[text] for text in texts], "int32"), names
+
+
+def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of classes, each there once.
+
+    Raises:
+        ValueError: a single text, or a name that is there twice.
+    """
+    names = () if isinstance(class_names, str) else tuple(map(str, class_names))
+    if not names or len({*names}) < len(names):
+        raise ValueError(
+            "`class_names` must be a list of different names. Received: "
+            f"class_names={class_names!r}"
+        )
+    return names
 
 
 def label_images(
@@ -144,6 +167,14 @@ def _look_up(
             f"{first}"
         )
     return known
+
+
+def _by_value(text: str) -> tuple[float, str]:
+    """Return a key that sorts numbers by their value, before other text."""
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text
 
 
 def _numbers(

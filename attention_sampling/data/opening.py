@@ -18,7 +18,7 @@ from attention_sampling.data.errors import (
 from attention_sampling.data.files import FileSource, Paths
 from attention_sampling.data.hdf5 import HDF5Source
 from attention_sampling.data.images import ImageFilesSource
-from attention_sampling.data.labels import label_images, read_table
+from attention_sampling.data.labels import check_class_names, label_images, read_table
 from attention_sampling.data.slides import OpenSlideSource
 from attention_sampling.data.tiff import TiffSource, is_tiff
 
@@ -121,11 +121,12 @@ def open_source(
         and _is_of_classes(paths)
     ):
         labels = {os.path.abspath(file): Path(file).parent.name for file in files}
+        class_names = class_names or sorted({*labels.values()}, key=_natural)
     source = _open_files(files, on_error, keywords)
     if labels is not None:
         label_images(source, labels, class_names, directory)
     elif class_names is not None:
-        source.class_names = tuple(class_names)
+        source.class_names = check_class_names(class_names)
     return source
 
 

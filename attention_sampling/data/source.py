@@ -45,7 +45,7 @@ class Source(abc.ABC):
         dtype: dtype of all images, and of the patches read from them.
         threads: windows that ``read_patches`` reads at once.
         skipped: (name, reason) of each image left out by ``on_error="skip"``.
-        variants: images in a row that show the same picture: 1, and 8 of ``Dihedral``.
+        variants: how often each picture is there, turned: once, and 8 times in ``Dihedral``.
         labels: (count,) label of each picture, if ``open_source`` knows them, else None.
         class_names: name of each class that ``labels`` counts, else None.
 

@@ -36,7 +36,7 @@ def view_reader(
         turned = view_reader(source.source, size[::-1], cache)
 
         def read_variant(index: int) -> View:
-            image, variant = divmod(index, source.variants)
+            variant, image = divmod(index, len(source.source))
             view = turned(image) if variant >= 4 else upright(image)
             return np.ascontiguousarray(transform(view, variant))
 

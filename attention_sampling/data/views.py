@@ -125,6 +125,8 @@ def view_dataset(
     check_flag("shuffle", shuffle)
     check_flag("drop_remainder", drop_remainder)
     _check_views(source, (height, width), chosen)
+    if max(variants) >= 4:  # quarter turns
+        _check_views(source, (width, height), chosen)
     if drop_remainder and len(chosen) < batch_size:
         raise ValueError(
             "With `drop_remainder`, there must be at least one whole batch. Received: "
@@ -137,7 +139,7 @@ def view_dataset(
         labels, class_names = encode_labels(labels, class_names)
         labels = tf.constant(_check_labels(labels, count))
     next_epoch = _choose_variants(
-        image_order(chosen, shuffle, seed), source.variants, variants, seed
+        image_order(chosen, shuffle, seed), count, variants, seed
     )
     read_view = view_reader(source, (height, width), cache)
     # TensorFlow keeps functions for ever: the dataset keeps the views instead.
@@ -160,7 +162,7 @@ def view_dataset(
         inputs = tf.ensure_shape(view, (height, width, source.channels)), index
         if labels is None:
             return (inputs,)
-        return inputs, tf.gather(labels, index // source.variants)
+        return inputs, tf.gather(labels, index % count)
 
     # The order comes first: indices are shuffled, not views.
     dataset = tf.data.Dataset.from_tensors(0).flat_map(order)
@@ -205,14 +207,14 @@ def _choose_variants(
     def next_indices() -> _Indices:
         images = next_epoch()
         chosen = generator.choice(variants, size=len(images))
-        return (count * images + chosen).astype("int32")
+        return (images + count * chosen).astype("int32")
 
-    return next_indices if variants != (0,) or count > 1 else next_epoch
+    return next_epoch if variants == (0,) else next_indices
 
 
 def _check_views(source: Source, size: tuple[int, int], chosen: _Indices) -> None:
     """Refuse images smaller than their views before any is read."""
-    for index in (source.variants * chosen).tolist():
+    for index in chosen.tolist():
         extents = source.levels(index)[0]
         if size[0] > extents[0] or size[1] > extents[1]:
             raise ValueError(

@@ -61,6 +61,11 @@ def stratified_folds(
     [0 3] [0, 1]
     """
     labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise ValueError(
+            "`labels` must be one for each sample, (n_samples,). Received: labels of "
+            f"shape {labels.shape}; None of a source says that it has no labels"
+        )
     n_folds = check_count("n_folds", n_folds, smallest=2)
     seed = check_count("seed", seed, smallest=0)
     keys = [str(name) for name in (range(len(labels)) if names is None else names)]

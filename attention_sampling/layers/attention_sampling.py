@@ -95,6 +95,11 @@ class AttentionSampling(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         if class_names is None and not isinstance(source, dict):
             class_names = getattr(source, "class_names", None)
+        if isinstance(class_names, str):
+            raise ValueError(
+                "`class_names` must be a list of names. Received: "
+                f"class_names={class_names!r}"
+            )
         self.class_names = None if class_names is None else tuple(map(str, class_names))
         self.attention = _check_network("attention", attention)
         self.feature = _check_network("feature", feature)
@@ -140,9 +145,9 @@ class AttentionSampling(keras.layers.Layer):
             x_high
         )
         patch_size, n_patches = self.sample_patches.patch_size, self.n_patches
-        if self.source is None:
-            _check_sizes(x_low, x_high, patch_size)
-        _check_patches(self.feature, (*patch_size, channels))
+        _check_sizes(x_low, self._image_size(x_high), patch_size)
+        _check_network_input("attention", self.attention, x_low[1:])
+        _check_network_input("feature", self.feature, (*patch_size, channels))
         self.view_size = x_low[1:3]
         view = keras.KerasTensor((None, *x_low[1:]))
         maps = [self.attention(view)]
@@ -161,6 +166,15 @@ class AttentionSampling(keras.layers.Layer):
             [(None, n_patches, *features.shape[1:]), *[(None, n_patches)] * len(maps)]
         )
         self.built = True
+
+    def _image_size(self, x_high):
+        """Return (height, width) of the images, of a source the largest of each."""
+        if self.sample_patches.extract_patches.reader is None:
+            return x_high[1:3]
+        if isinstance(self.source, dict):  # not bound yet
+            return (None, None)
+        sizes = [self.source.shape(index)[:2] for index in range(len(self.source))]
+        return tuple(map(max, zip(*sizes, strict=True)))
 
     def call(self, inputs, training=None):
         x_low, x_high = check_inputs(inputs, *_INPUTS)
@@ -343,35 +357,36 @@ def _check_network(name, network):
     return network
 
 
-def _check_sizes(x_low, x_high, patch_size):
+def _check_sizes(x_low, image_size, patch_size):
     """Refuse a view larger than the image, and patches larger than it."""
-    for low, high, patch in zip(x_low[1:3], x_high[1:3], patch_size, strict=True):
+    for low, high, patch in zip(x_low[1:3], image_size, patch_size, strict=True):
         if high is None:
             continue
         if low is not None and low > high:
             raise ValueError(
                 "The view must not be larger than the image: the inputs are [x_low, "
-                f"x_high], in this order. Received: x_low.shape={x_low}, "
-                f"x_high.shape={x_high}"
+                f"x_high], in this order. Received: x_low.shape={x_low}, images of "
+                f"{image_size}"
             )
         if patch > high:
             raise ValueError(
                 "Patches must not be larger than the image. Received: "
-                f"patch_size={patch_size}, x_high.shape={x_high}"
+                f"patch_size={patch_size}, images of {image_size}"
             )
 
 
-def _check_patches(feature, patch):
-    """Refuse a feature model that was built for other patches."""
-    expected = getattr(feature, "input_shape", None)
-    if not isinstance(expected, tuple) or len(expected) != 4 or None in patch:
+def _check_network_input(name, network, shape):
+    """Refuse a network that was built for another input, such as other channels."""
+    expected = getattr(network, "input_shape", None)
+    if not isinstance(expected, tuple) or len(expected) != 4:
         return
-    if any(e not in (None, p) for e, p in zip(expected[1:], patch, strict=True)):
-        raise ValueError(
-            "`feature` must take the patches of the images, (height, width, channels) = "
-            f"{patch}. Received: feature with input_shape={expected}. Begin it with "
-            f"keras.Input({patch})"
-        )
+    for built, given in zip(expected[1:], shape, strict=True):
+        if None not in (built, given) and built != given:
+            raise ValueError(
+                f"`{name}` must take images of (height, width, channels) = {shape}. "
+                f"Received: {name} with input_shape={expected}. Begin it with "
+                f"keras.Input({shape})"
+            )
 
 
 def _input_size(feature):

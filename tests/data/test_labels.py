@@ -75,18 +75,26 @@ def test_a_table_of_images_opened_by_themselves(pets, tmp_path_factory):
         open_source(pets, labels=table)
 
 
-def test_whole_numbers_of_a_table_are_classes(pets):
-    (pets / "t.csv").write_text("file,label\ncat/9.png,7\ndog/1.jpg,3\n")
+def test_whole_numbers_of_a_table_are_classes_in_the_order_of_their_values(pets):
+    rows = "file, label\ncat/9.png, 10\n./dog/1.jpg ,3\ncat/10.png,7\n"
+    (pets / "t.csv").write_text(rows)
     with open_source(pets / "t.csv") as source:
-        assert source.labels.tolist() == [1, 0]
-        assert source.class_names == ("3", "7")
+        assert source.labels.tolist() == [2, 0, 1]
+        assert source.class_names == ("3", "7", "10")
+
+
+def test_names_of_directories_are_always_classes(tmp_path):
+    write_images(tmp_path, ["1.5/a.png", "10/a.png", "2/a.png"])
+    with open_source(tmp_path) as source:
+        assert source.class_names == ("1.5", "2", "10")
+        assert sorted(source.labels.tolist()) == [0, 1, 2]
 
 
 def test_a_list(pets):
     files = [pets / "dog" / "1.jpg", pets / "cat" / "9.png"]
     with open_source(files, labels=["b", "a"]) as source:
         assert source.labels.tolist() == [1, 0]
-    with open_source(files, labels=[[0, 1], [1, 1]], class_names="xy") as source:
+    with open_source(files, labels=[[0, 1], [1, 1]], class_names=["x", "y"]) as source:
         assert source.labels.tolist() == [[0, 1], [1, 1]]
         assert source.class_names == ("x", "y")
     with pytest.raises(ValueError, match=r"2 images\. Received: 3 labels"):
@@ -107,7 +115,7 @@ def test_a_broken_image_takes_its_label_with_it(pets):
         ("", "columns none"),
         ("file,label\n", "holds no labels"),
         ("file,label\na.jpg,\n", "line 2: the file or its label is missing"),
-        ("file,label\na.jpg,x\na.jpg,y\n", "a.jpg has two labels, x and y"),
+        ("file,label\na.jpg,x\n./a.jpg,y\n", "a.jpg has two labels, x and y"),
     ],
 )
 def test_a_table_that_cannot_be(tmp_path, text, message):
@@ -128,3 +136,9 @@ def test_turned_images_keep_their_labels():
     turned = Dihedral(source)
     assert turned.labels.tolist() == [1, 0]
     assert turned.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("names", ["ab", [], ["a", "a"]])
+def test_class_names_are_different(pets, names):
+    with pytest.raises(ValueError, match="a list of different names"):
+        open_source(pets / "cat", class_names=names)

@@ -406,16 +406,16 @@ class TestAugment:
             epoch = self.epoch(dataset)
             assert sorted(label for _, _, label in epoch) == list(range(6))
             for view, index, label in epoch:
-                assert index // 8 == label
+                assert index % 6 == label
                 [patch] = source.read_patches([index], [(0, 0)], 24)
                 np.testing.assert_array_equal(view, patch)
-                seen.add(index % 8)
+                seen.add(index // 6)
         assert seen == set(range(variants))
 
     def test_without_it_images_are_as_they_are(self, images):
         source = Dihedral(ArraySource(images))
         epoch = self.epoch(view_dataset(source, 6, range(6), indices=[4, 1]))
-        assert [(index, label) for _, index, label in epoch] == [(32, 4), (8, 1)]
+        assert [(index, label) for _, index, label in epoch] == [(4, 4), (1, 1)]
 
     def test_the_seed_decides(self, images):
         source = Dihedral(ArraySource(images))
@@ -429,6 +429,12 @@ class TestAugment:
             for s in (0, 0, 1)
         ]
         assert indices[0] == indices[1] != indices[2]
+
+    def test_a_turned_image_must_be_larger_than_its_view_too(self):
+        source = Dihedral(ArraySource(np.zeros((2, 20, 40, 1), "uint8")))
+        with pytest.raises(ValueError, match=r"size=\(30, 10\), image 0"):
+            view_dataset(source, (10, 30), augment="dihedral")
+        view_dataset(source, (10, 30), augment="flips")
 
     def test_needs_a_source_that_turns(self, images):
         with pytest.raises(ValueError, match=r"source = Dihedral\(source\)"):
