@@ -20,6 +20,7 @@ __version__ = "0.3.0"
 _MODULE_OF = {
     "ActivityRegularizer": "layers",
     "AttentionSampling": "layers",
+    "ColorContrast": "layers",
     "Expectation": "layers",
     "ExtractPatches": "layers",
     "LocalContrast": "layers",

@@ -2,6 +2,7 @@
 
 from attention_sampling.layers.activity_regularizer import ActivityRegularizer
 from attention_sampling.layers.attention_sampling import AttentionSampling
+from attention_sampling.layers.color_contrast import ColorContrast
 from attention_sampling.layers.expectation import Expectation
 from attention_sampling.layers.extract_patches import ExtractPatches
 from attention_sampling.layers.local_contrast import LocalContrast
@@ -12,6 +13,7 @@ from attention_sampling.layers.sampling_metrics import SamplingMetrics
 __all__ = [
     "ActivityRegularizer",
     "AttentionSampling",
+    "ColorContrast",
     "Expectation",
     "ExtractPatches",
     "LocalContrast",

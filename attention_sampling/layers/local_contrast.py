@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from attention_sampling.checks import check_images, check_pair
+from attention_sampling.ops.geometry import means_around
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
@@ -47,21 +48,11 @@ class LocalContrast(keras.layers.Layer):
         # float32 what distinguishes them.
         x = x - ops.mean(x, axis=(1, 2), keepdims=True)
         x = ops.concatenate([x, x * x], axis=-1)
-        means = ops.average_pool(self._pad(x), self.window, strides=1, padding="valid")
-        mean, mean_square = ops.split(means, 2, axis=-1)
+        mean, mean_square = ops.split(means_around(x, self.window), 2, axis=-1)
         variance = ops.mean(ops.maximum(mean_square - mean * mean, 0.0), axis=-1)
         # The gradient of the root is infinite at 0: of a constant view it is 0 instead.
         varies = variance > 0
         return ops.where(varies, ops.sqrt(ops.where(varies, variance, 1.0)), 0.0)
-
-    def _pad(self, x):
-        """Repeat the border, so that the window around each pixel is inside."""
-        for axis, window in zip((1, 2), self.window, strict=True):
-            extent = ops.shape(x)[axis]
-            before = (window - 1) // 2
-            position = ops.arange(extent + window - 1, dtype="int32") - before
-            x = ops.take(x, ops.clip(position, 0, extent - 1), axis=axis)
-        return x
 
     def compute_output_spec(self, inputs):
         dtype = keras.backend.result_type(inputs.dtype, "float32")

@@ -200,3 +200,20 @@ def _axis_shares(extent: Any, attention: Any, low: Any, receptive_field: int) ->
     overlap = ops.minimum(end, pixel + 1.0) - ops.maximum(start, pixel)
     overlap = ops.maximum(overlap, 0.0)
     return overlap / ops.sum(overlap, axis=1, keepdims=True)
+
+
+def means_around(x: Any, window: tuple[int, int]) -> Any:
+    """Average images over a window around each pixel.
+
+    Args:
+        x: (batch, height, width, channels) float tensor.
+        window: (height, width) of the window, in pixels.
+
+    Returns:
+        Tensor of the shape of ``x``; pixels outside count as the nearest inside.
+    """
+    for axis, length in zip((1, 2), window, strict=True):
+        extent = ops.shape(x)[axis]
+        position = ops.arange(extent + length - 1, dtype="int32") - (length - 1) // 2
+        x = ops.take(x, ops.clip(position, 0, extent - 1), axis=axis)
+    return ops.average_pool(x, window, strides=1, padding="valid")

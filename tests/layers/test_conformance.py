@@ -12,6 +12,7 @@ from keras import ops
 from attention_sampling import (
     ActivityRegularizer,
     AttentionSampling,
+    ColorContrast,
     Expectation,
     ExtractPatches,
     LocalContrast,
@@ -94,6 +95,15 @@ def attention_sampling_model(layer, inputs):
 def local_contrast_model(layer, inputs):
     (image,) = inputs
     contrast = keras.layers.Reshape((-1, 1))(layer(keras.layers.Conv2D(2, 1)(image)))
+    return keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(contrast))
+
+
+def color_contrast_model(layer, inputs):
+    (image,) = inputs
+    colors = keras.layers.Conv2D(3, 1, activation="sigmoid")(image)
+    contrast = keras.layers.Reshape((-1, 1))(
+        layer(keras.layers.Rescaling(255.0)(colors))
+    )
     return keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(contrast))
 
 
@@ -198,6 +208,7 @@ CASES = {
     "LocalContrast": Case(
         lambda: LocalContrast((3, 2)), {"image": IMAGE}, local_contrast_model
     ),
+    "ColorContrast": Case(ColorContrast, {"image": IMAGE}, color_contrast_model),
     "AttentionSampling": Case(
         lambda: AttentionSampling(
             attention_network(),
@@ -386,7 +397,9 @@ class TestEveryLayer:
         for spec, output in zip(symbolic, eager, strict=True):
             dtype = keras.backend.standardize_dtype(output.dtype)
             assert spec.dtype == dtype
-            if isinstance(layer, SampleSoftmax | Expectation | LocalContrast):
+            if isinstance(
+                layer, SampleSoftmax | Expectation | LocalContrast | ColorContrast
+            ):
                 assert dtype == "float32"
             if isinstance(layer, SamplePatches | ExtractPatches | AttentionSampling):
                 assert dtype in ("float32", "uint8", "int32")
