@@ -1,8 +1,9 @@
-"""Callbacks: a schedule of the proposal, and checkpoints to go on from."""
+"""Callbacks: schedule of the proposal, pictures of attention, checkpoints to go on from."""
 
 import csv
 import errno
 import os
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from attention_sampling import backend
 from attention_sampling.checks import check_count, check_fraction
 from attention_sampling.files import keep_settings, replacing
 from attention_sampling.layers import SamplePatches
+from attention_sampling.layers.attention_sampling import sampling_layers
+from attention_sampling.visualize import explain, plot_attention
 
 
 class ProposalMix(keras.callbacks.Callback):
@@ -72,6 +75,107 @@ class ProposalMix(keras.callbacks.Callback):
             # A model may be built in its first step: it shows in the next epoch.
             and (layer.has_proposal or not layer.built)
         ]
+
+
+class AttentionImages(keras.callbacks.Callback):
+    """Plot what the model looks at in chosen images, while it trains.
+
+    Writes a PNG file of each image, ``IMAGE-epoch-005.png`` after five epochs, and the same to
+    TensorBoard. What is trained is the same with and without it.
+
+    Args:
+        directory: where to write; TensorBoard's ``--logdir``.
+        inputs: arrays as for ``model.predict``, a few images: ``[views, images]`` or
+            ``[views, indices]``.
+        epochs: after how many epochs, such as those of the paper's figure 3; 0 is before the
+            first. Or an int, for every so many.
+        names: what to call each image; its number by default.
+
+    Raises:
+        ValueError: no int of at least 1 and no epochs; in training, a model that
+            ``visualize.explain`` refuses, or not one name for each image.
+
+    Example:
+
+    >>> views, images = np.zeros((2, 40, 40, 1)), np.zeros((2, 320, 320, 1))
+    >>> callback = AttentionImages("runs/images", [views, images], epochs=(0, 1, 2, 5, 10))
+
+    Reference:
+        Katharopoulos and Fleuret 2019, figure 3.
+    """
+
+    def __init__(self, directory, inputs, epochs=1, names=None):
+        super().__init__()
+        self.directory = Path(directory)
+        self.inputs = [np.asarray(x) for x in inputs]
+        if isinstance(epochs, int):
+            self.every, self.epochs = check_count("epochs", epochs, smallest=1), None
+        else:
+            self.every, self.epochs = (
+                None,
+                {check_count("epochs", n, 0) for n in epochs},
+            )
+        count = len(self.inputs[0])
+        self.names = [str(n) for n in (range(count) if names is None else names)]
+        if len(self.names) != count:
+            raise ValueError(
+                f"`names` must hold one for each of {count} images. Received: "
+                f"{len(self.names)} names"
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Plot the model as it is before the first epoch."""
+        if epoch == 0:
+            self._plot(0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Plot the model after the epoch, if it is one of those asked for."""
+        self._plot(epoch + 1)
+
+    def _plot(self, done):
+        if done not in self.epochs if self.epochs is not None else done % self.every:
+            return
+        seen, sizes = self._explain()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for number, name in enumerate(self.names):
+            path = self.directory / f"{name}-epoch-{done:03d}.png"
+            plot_attention(
+                path,
+                self.inputs[0][number],
+                *(seen[key][number] for key in list(seen)[1:]),
+                title=f"{name}, after {done} epochs",
+                image_size=sizes[number],
+            )
+            _log_image(self.directory, f"attention/{name}", path, done)
+
+    def _explain(self):
+        """Return what was looked at, and the full size of each image."""
+        [layer] = sampling_layers(self.model)
+        state = layer.sample_patches.seed_generator.state
+        before = keras.ops.convert_to_numpy(state)
+        seen = explain(self.model, self.inputs)
+        state.assign(before)  # training goes on with the samples it would have had
+        if layer.source is None:
+            return seen, [self.inputs[1].shape[1:3]] * len(self.names)
+        return seen, [layer.source.shape(index)[:2] for index in self.inputs[1]]
+
+
+def _log_image(directory, tag, path, step):
+    """Write a picture to TensorBoard's files, without TensorFlow."""
+    from PIL import Image
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    with Image.open(path) as picture:
+        width, height = picture.size
+    image = Summary.Image(
+        height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes()
+    )
+    summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+    writer = EventFileWriter(str(directory))
+    writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+    writer.close()
 
 
 class EpochCheckpoint(keras.callbacks.Callback):

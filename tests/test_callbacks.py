@@ -17,11 +17,13 @@ from attention_sampling import (
 )
 from attention_sampling.backend import all_layers
 from attention_sampling.callbacks import (
+    AttentionImages,
     EpochCheckpoint,
     check_model_file,
     resume_training,
     save_model,
 )
+from attention_sampling.data import ArraySource
 
 
 class Record(keras.callbacks.Callback):
@@ -367,3 +369,62 @@ def test_an_epoch_has_a_step_at_least(tmp_path):
         ValueError, match="`steps_per_epoch` must be an int of at least 1"
     ):
         resume_training(tmp_path / "model.keras", steps_per_epoch=0)
+
+
+class TestAttentionImages:
+    def train(self, callbacks, source=None):
+        keras.utils.set_random_seed(0)
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, size=(6, 40, 60, 1), dtype="uint8")
+        views = images.reshape(6, 10, 4, 15, 4, 1).mean(axis=(2, 4), dtype="float32")
+        view, image = keras.Input((10, 15, 1)), keras.Input((40, 60, 1), dtype="uint8")
+        x = [views, images]
+        if source is not None:
+            source, image = source(images), keras.Input((), dtype="int32")
+            x = [views, np.arange(6)]
+        attention = keras.Sequential(
+            [keras.layers.Conv2D(1, 3), SampleSoftmax(squeeze_channels=True)]
+        )
+        feature = keras.layers.GlobalAveragePooling2D()
+        sample = attention_sampling(attention, feature, 8, 3, seed=0, source=source)
+        features, _, _ = sample([view, image])
+        model = keras.Model([view, image], keras.layers.Dense(1)(features))
+        model.compile(keras.optimizers.SGD(1e-6), "mse")
+        callbacks = [callback(x) for callback in callbacks]
+        model.fit(
+            x, np.ones(6), epochs=4, verbose=0, callbacks=callbacks, shuffle=False
+        )
+        return [np.array(w) for w in model.get_weights()]
+
+    @pytest.mark.parametrize("source", [None, ArraySource])
+    def test_plots_in_chosen_epochs_and_changes_no_training(self, source, tmp_path):
+        weights = self.train(
+            [
+                lambda x: AttentionImages(
+                    tmp_path, [array[:2] for array in x], (0, 1, 3), ["a", "b"]
+                )
+            ],
+            source,
+        )
+        names = {f"{name}-epoch-{n:03d}.png" for name in "ab" for n in (0, 1, 3)}
+        assert {path.name for path in tmp_path.glob("*.png")} == names
+        for expected, weight in zip(self.train([], source), weights, strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+    def test_tensorboard_has_the_same_pictures(self, tmp_path):
+        from tensorboard.backend.event_processing.event_accumulator import (
+            EventAccumulator,
+        )
+
+        self.train([lambda x: AttentionImages(tmp_path, [a[:1] for a in x], 2)])
+        events = EventAccumulator(str(tmp_path), {"images": 0}).Reload()
+        assert events.Tags()["images"] == ["attention/0"]
+        for event in events.Images("attention/0"):
+            picture = tmp_path / f"0-epoch-{event.step:03d}.png"
+            assert event.encoded_image_string == picture.read_bytes()
+        assert [event.step for event in events.Images("attention/0")] == [0, 2, 4]
+
+    def test_refuses_what_it_cannot_plot(self):
+        for keywords in ({"epochs": 0}, {"epochs": (1, -1)}, {"names": ["a", "b"]}):
+            with pytest.raises(ValueError, match=r"`epochs`|`names`"):
+                AttentionImages("runs", [np.zeros((1, 4, 4, 1))] * 2, **keywords)
