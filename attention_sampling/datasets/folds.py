@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from attention_sampling.checks import check_count
 
-__all__ = ["Fold", "format_ids", "parse_ids", "split_by_ids", "stratified_folds"]
+__all__ = [
+    "Fold",
+    "block_folds",
+    "format_ids",
+    "parse_ids",
+    "split_by_ids",
+    "stratified_folds",
+]
 
 
 class Fold(NamedTuple):
@@ -92,6 +99,40 @@ def stratified_folds(
     return [
         Fold(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
         for fold in range(n_folds)
+    ]
+
+
+def block_folds(numbers: Sequence[int], n_folds: int = 5) -> list[Fold]:
+    """Split a data set into blocks of consecutive numbers, each of them tested on once.
+
+    For images of which neighbors in number are alike, such as those of one patient: in random
+    folds a test image has its like in training.
+
+    Args:
+        numbers: (n_samples,), the number of each sample, all different.
+        n_folds: how many blocks, at least 2. Their sizes differ by one at most.
+
+    Raises:
+        ValueError: fewer than two folds, or more than samples; a number that is there twice.
+
+    Example:
+
+    >>> for train, test in block_folds([7, 1, 2, 9], n_folds=2):
+    ...     print(train, test)
+    [0 3] [1 2]
+    [1 2] [0 3]
+    """
+    n_folds = check_count("n_folds", n_folds, smallest=2)
+    if n_folds > len(numbers) or len({*numbers}) < len(numbers):
+        raise ValueError(
+            f"`numbers` must be different, and at least {n_folds}, one for each fold. "
+            f"Received: {len(numbers)} numbers, {len({*numbers})} different ones"
+        )
+    blocks = np.array_split(np.argsort(numbers, kind="stable"), n_folds)
+    everything = np.arange(len(numbers))
+    return [
+        Fold(np.setdiff1d(everything, block), np.sort(block).astype("int64"))
+        for block in blocks
     ]
 
 

@@ -180,6 +180,8 @@ def _load_tissue(directory, settings):
             ids = (settings["train_on"], settings["test_on"])
             ids = (text and folds.parse_ids(text) for text in ids)
             return [folds.split_by_ids(data.numbers, *ids)]
+        if settings["folds"] == "blocks":
+            return folds.block_folds(data.numbers)
         return folds.stratified_folds(
             data.labels, settings["folds"], seed, names=data.numbers
         )

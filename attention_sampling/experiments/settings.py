@@ -110,7 +110,13 @@ _CHOICES = {
     "estimator": ("unordered", "ordered"),
     "prediction": ("sample", "top_k", "all"),
 }
-_TYPES = {"folds": int, "test_from": int}
+
+
+def _parse_folds(text: str) -> int | str:
+    return text if text == "blocks" else int(text)
+
+
+_TYPES = {"folds": _parse_folds, "test_from": int}
 _RANGES = {
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
@@ -136,7 +142,8 @@ _HELP = {
     "on_demand": "leave the images on disk and read the sampled patches",
     "augmentation": "of the training images",
     "dropout": "fraction dropped in the dense layers of the features",
-    "folds": "parts of the images, each of them to test with once",
+    "folds": "random parts of the images, each to test with once; blocks for five parts "
+    "of consecutive numbers",
     "train_on": "instead of folds, numbers of images such as 1-50,60",
     "test_on": "instead of folds, numbers of images such as 51-70",
     "test_fraction": "of the images to test with, where the data set does not say",

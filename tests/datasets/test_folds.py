@@ -3,6 +3,7 @@ import pytest
 
 from attention_sampling.datasets.folds import (
     Fold,
+    block_folds,
     format_ids,
     parse_ids,
     split_by_ids,
@@ -112,3 +113,20 @@ def test_ids_there_and_back(text, numbers):
 def test_ids_that_do_not_parse(text):
     with pytest.raises(ValueError, match=r"do not parse at.*as 1-50,60"):
         parse_ids(text)
+
+
+def test_blocks_are_of_consecutive_numbers(rng):
+    numbers = rng.permutation(np.arange(3, 75))
+    folds = block_folds(numbers, 5)
+    tested = [sorted(numbers[fold.test].tolist()) for fold in folds]
+    assert sorted(tested) == tested
+    assert [n for test in tested for n in test] == list(range(3, 75))
+    assert {len(test) for test in tested} == {14, 15}
+    for train, test in folds:
+        assert sorted([*train, *test]) == list(range(72))
+
+
+@pytest.mark.parametrize("numbers", [[1], [1, 1, 2]])
+def test_blocks_that_cannot_be(numbers):
+    with pytest.raises(ValueError, match="`numbers` must be different, and at least 2"):
+        block_folds(numbers, 2)
