@@ -6,7 +6,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from attention_sampling.datasets.download import (
     download_swedish,
 )
 from attention_sampling.datasets.traffic_signs import (
+    GERMAN_CLASSES,
     SWEDISH_CLASSES,
     SWEDISH_SETS,
     Sample,
@@ -62,7 +63,8 @@ def load_speed_limits(
     **German Traffic Sign Detection Benchmark**: ``gt.txt`` with the images beside it or
     in ``images``. Classes empty, 30, 50, 70 and 80 km/h, those of them that occur. An
     image that shows two different limits, of any kind, or only limits of another kind,
-    is left out; one without any limit is empty, whatever other signs it shows.
+    is left out; one without any limit is empty, whatever other signs it shows. Or
+    ``train`` and ``test`` in the directory, each in this format.
 
     **Swedish Traffic Signs**: ``Set1`` (train) and ``Set2`` (test), each with
     ``annotations.txt`` and the images, in it or in folders inside it. Classes empty,
@@ -76,9 +78,9 @@ def load_speed_limits(
         directory: the folder with the files named above.
         test_fraction: fraction of the images of each class that is for testing, rounded
             to whole images, with at least one for training and, of two or more images,
-            one for testing. German format only.
+            one for testing. For a single ``gt.txt`` only.
         test_from: instead, number of the first image for testing: those whose file name
-            holds this number or a higher one. German format only.
+            holds this number or a higher one. For a single ``gt.txt`` only.
         seed: chooses the images for testing. The same seed and file names give the
             same split on every machine.
 
@@ -112,7 +114,8 @@ def load_speed_limits(
             f"Received: test_fraction={test_fraction!r}"
         )
     directory = Path(directory)
-    if _is_german(directory):
+    form = _find_format(directory)
+    if form == "one":
         classes, samples = read_german(directory)
         if test_from is None:
             tests = _choose_tests(samples, test_fraction, seed)
@@ -122,9 +125,11 @@ def load_speed_limits(
         test = tuple(sample for sample in samples if sample in tests)
     elif test_from is not None:
         raise ValueError(
-            "`test_from` does not apply to the Swedish Traffic Signs, whose Set2 "
-            f"is for testing. Expected: None. Received: test_from={test_from!r}"
+            "`test_from` does not apply where the files say what is for testing. "
+            f"Expected: None. Received: test_from={test_from!r}"
         )
+    elif form == "split":
+        classes, train, test = _read_split(directory)
     else:
         classes = SWEDISH_CLASSES
         train, test = (tuple(read_swedish(directory / s)) for s in SWEDISH_SETS)
@@ -132,28 +137,49 @@ def load_speed_limits(
     return SpeedLimits(classes, train, test)
 
 
-def _is_german(directory: Path) -> bool:
-    """Tell the format of a directory by its files."""
+def _find_format(directory: Path) -> str:
+    """Tell the format by the files: German in "one" folder or "split", or "Swedish"."""
     if not directory.is_dir():
         raise FileNotFoundError(
             "The data set is not there. Expected: a directory. "
             f"Received: directory={str(directory)!r}"
         )
-    german = (directory / "gt.txt").is_file()
-    swedish = [(directory / s / "annotations.txt").is_file() for s in SWEDISH_SETS]
-    if german and any(swedish):
+    files = {
+        "one": ["gt.txt"],
+        "split": [f"{part}/gt.txt" for part in ("train", "test")],
+        "Swedish": [f"{part}/annotations.txt" for part in SWEDISH_SETS],
+    }
+    there = {
+        form: [(directory / name).is_file() for name in names]
+        for form, names in files.items()
+    }
+    if sum(map(any, there.values())) > 1:
         raise ValueError(
-            "The directory holds two data sets. Expected: either gt.txt or Set1 and "
-            f"Set2. Received: directory={str(directory)!r}"
+            "The directory holds two data sets. Expected: either gt.txt, or train and "
+            f"test, or Set1 and Set2. Received: directory={str(directory)!r}"
         )
-    if not german and not all(swedish):
-        raise FileNotFoundError(
-            "The directory lacks the files of a data set. Expected: gt.txt (German "
-            "Traffic Sign Detection Benchmark), or Set1/annotations.txt and "
-            "Set2/annotations.txt (Swedish Traffic Signs). "
-            f"Received: directory={str(directory)!r}"
-        )
-    return german
+    for form, found in there.items():
+        if all(found):
+            return form
+    raise FileNotFoundError(
+        "The directory lacks the files of a data set. Expected: gt.txt, or "
+        "train/gt.txt and test/gt.txt (German Traffic Sign Detection Benchmark), or "
+        "Set1/annotations.txt and Set2/annotations.txt (Swedish Traffic Signs). "
+        f"Received: directory={str(directory)!r}"
+    )
+
+
+def _read_split(
+    directory: Path,
+) -> tuple[tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
+    """Read ``train`` and ``test``; the labels count the classes of both."""
+    found = [read_german(directory / part) for part in ("train", "test")]
+    classes = tuple(c for c in GERMAN_CLASSES if any(c in names for names, _ in found))
+    train, test = (
+        tuple(replace(s, label=classes.index(names[s.label])) for s in samples)
+        for names, samples in found
+    )
+    return classes, train, test
 
 
 def _choose_tests(

@@ -13,7 +13,16 @@ SWEDISH_SETS = ("Set1", "Set2")  # train, test
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm")
 
 # Class number in gt.txt -> km/h, for every sign that sets a limit.
-_LIMITS = {0: "20", 1: "30", 2: "50", 3: "60", 4: "70", 5: "80", 7: "100", 8: "120"}
+GERMAN_LIMITS = {
+    0: "20",
+    1: "30",
+    2: "50",
+    3: "60",
+    4: "70",
+    5: "80",
+    7: "100",
+    8: "120",
+}
 _LAST_CLASS = 42
 _GERMAN_LINE = "image;left;top;right;bottom;class, as 00001.jpg;983;388;1024;432;40"
 
@@ -26,6 +35,8 @@ _SWEDISH_LINE = (
 # letter is less than a pixel.
 _NUMBER = re.compile(r"([+-]?\d{1,20}(?:\.\d*)?)(?:[A-Za-z]\d*)?")
 
+# left, top, right, bottom, class: the numbers of a line of gt.txt.
+GermanBox = tuple[int, int, int, int, int]
 Parsed = TypeVar("Parsed")
 
 
@@ -90,18 +101,15 @@ def read_german(directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
             "There are no images beside gt.txt. Expected: files that end in "
             f"{', '.join(IMAGE_SUFFIXES)}. Received: {folder}"
         )
-    limits: dict[str, list[Sign]] = defaultdict(list)
-    for name, sign in _parse_lines(annotations, _parse_german, _GERMAN_LINE):
-        limits[Path(name).stem] += [] if sign is None else [sign]
-    if not limits:
-        raise ValueError(
-            f"No image is annotated. Expected: lines as {_GERMAN_LINE}. "
-            f"Received: {annotations} without any"
-        )
-    _refuse_missing(annotations, sorted(limits.keys() - images.keys()), folder)
+    boxes = read_german_boxes(annotations)
+    _refuse_missing(annotations, sorted(boxes.keys() - images.keys()), folder)
     found = []
     for stem, path in sorted(images.items()):
-        signs = tuple(dict.fromkeys(limits[stem]))
+        signs = tuple(
+            Sign(GERMAN_LIMITS[sign_class], top, left, bottom, right)
+            for left, top, right, bottom, sign_class in boxes.get(stem, ())
+            if sign_class in GERMAN_LIMITS
+        )
         names = {sign.name for sign in signs} or {GERMAN_CLASSES[0]}
         if len(names) == 1 and names <= set(GERMAN_CLASSES):
             found.append((str(path), *names, signs))
@@ -109,8 +117,25 @@ def read_german(directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
     return classes, [Sample(path, classes.index(name), s) for path, name, s in found]
 
 
-def _parse_german(line: str) -> tuple[str, Sign | None]:
-    """Return the image that a line is about, and its sign if that sets a limit."""
+def read_german_boxes(annotations: Path) -> dict[str, tuple[GermanBox, ...]]:
+    """Read every box in ``gt.txt``, limits and others, by the stem of the image's name.
+
+    Raises:
+        ValueError: a line does not parse, or there is none.
+    """
+    boxes: dict[str, dict[GermanBox, None]] = defaultdict(dict)  # each of them once
+    for name, box in _parse_lines(annotations, _parse_german, _GERMAN_LINE):
+        boxes[Path(name).stem][box] = None
+    if not boxes:
+        raise ValueError(
+            f"No image is annotated. Expected: lines as {_GERMAN_LINE}. "
+            f"Received: {annotations} without any"
+        )
+    return {stem: tuple(found) for stem, found in boxes.items()}
+
+
+def _parse_german(line: str) -> tuple[str, GermanBox]:
+    """Return the image that a line is about, and the box."""
     name, *numbers = line.split(";")
     if not name or len(numbers) != 5:
         raise ValueError(f"{1 + len(numbers)} fields, or no image name")
@@ -119,8 +144,7 @@ def _parse_german(line: str) -> tuple[str, Sign | None]:
         raise ValueError("the box is empty or begins outside the image")
     if not 0 <= sign_class <= _LAST_CLASS:
         raise ValueError(f"the class is not one of 0 to {_LAST_CLASS}")
-    limit = _LIMITS.get(sign_class)
-    return name, None if limit is None else Sign(limit, top, left, bottom, right)
+    return name, (left, top, right, bottom, sign_class)
 
 
 def read_swedish(directory: Path) -> list[Sample]:

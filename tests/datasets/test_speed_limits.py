@@ -151,6 +151,24 @@ def test_split_at_a_number(german):
     assert len(data.train) == len(EACH_CLASS)
 
 
+def test_split_of_the_files(german, tmp_path):
+    german({"00000": [2], "00001": [], "00002": [4]})
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        (tmp_path / "images").rename(tmp_path / part / "images")
+        (tmp_path / "gt.txt").rename(tmp_path / part / "gt.txt")
+        german({"00000": [4], "00001": []})
+    (tmp_path / "gt.txt").unlink()
+    with pytest.warns(UserWarning, match="No image of class 50 is left for testing"):
+        data = load_speed_limits(tmp_path)
+    assert data.classes == ("empty", "50", "70")
+    assert [sample.label for sample in data.train] == [1, 0, 2]
+    assert [sample.label for sample in data.test] == [2, 0]
+    assert data.test[0].path == str(tmp_path / "test" / "images" / "00000.png")
+    with pytest.raises(ValueError, match=r"does not apply.*test_from=1"):
+        load_speed_limits(tmp_path, test_from=1)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -316,6 +334,8 @@ def test_swedish_tree_that_is_not_whole_is_refused(swedish):
         ([], FileNotFoundError, r"lacks the files.*gt\.txt.*Set2/annotations\.txt"),
         (["Set1/annotations.txt"], FileNotFoundError, "lacks the files"),
         (["Set1/annotations.txt", "gt.txt"], ValueError, "holds two data sets"),
+        (["train/gt.txt", "gt.txt"], ValueError, "holds two data sets"),
+        (["train/gt.txt"], FileNotFoundError, "lacks the files"),
     ],
 )
 def test_format_is_told_by_the_files(tmp_path, files, kind, message):
