@@ -1,14 +1,12 @@
 """Road scenes with real signs pasted into them, in the format of a public data set.
 
-Photographs of roads without a speed limit become as many labelled scenes as are wanted:
-crops of real signs are pasted where scenes of the same camera show their limits.
+Photographs of roads without a speed limit become as many labelled scenes as are wanted.
 """
 
 import csv
-import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +25,7 @@ from attention_sampling.datasets.pasting import (
 )
 from attention_sampling.datasets.synthetic.generating import SETTINGS_FILE
 from attention_sampling.datasets.traffic_signs import (
+    GERMAN_CLASSES,
     GERMAN_LIMITS,
     GermanBox,
     read_german,
@@ -36,20 +35,15 @@ from attention_sampling.files import replacing
 
 __all__ = ["write_pasted_signs"]
 
-_LIMITS = 1, 2, 4, 5  # classes of 30, 50, 70 and 80
-# Of the 747 training images of the paper 400 show a limit.
-_LIMITS_OF, _IMAGES = 400, 747
-_TEST_FRACTION = 0.3  # of the scenes, and of the signs of each class
-
-# Class -> tracks -> the crops of one physical sign, small ones first.
-_Tracks = dict[int, list[list[Crop]]]
+_LIMITS = [n for n, name in GERMAN_LIMITS.items() if name in GERMAN_CLASSES]
+_TEST_FRACTION = 0.3  # of the scenes, and of the physical signs of each class
 
 
 class _Part(NamedTuple):
-    """What the images of one part, training or test, are made of."""
+    """What images are made of: for training, or for testing."""
 
     scenes: list[tuple[str, tuple[GermanBox, ...]]]
-    tracks: _Tracks
+    tracks: dict[int, list[list[Crop]]]  # by class: crops of each physical sign
     places: list[Place]  # of the limits in other scenes
 
 
@@ -65,107 +59,103 @@ def write_pasted_signs(
 ) -> None:
     """Write ``train`` and ``test``, each with ``images`` and ``gt.txt``.
 
-    Of 747 images 100 show a limit of 30, 100 of 50, 100 of 70, 100 of 80, and 347 none,
-    as in the paper. In every class there are other signs too: an image without a limit
-    has as many pasted signs as one with a limit. Training and test share neither a
-    scene nor a physical sign.
+    Of 747 images 347 show no limit, and 100 each 30, 50, 70 and 80 km/h, as in the
+    paper. In every class there are other signs too: an image without a limit has as
+    many pasted signs as one with a limit. Training and test share neither a scene nor a
+    physical sign. `load_speed_limits` reads the output.
 
     Keep other processes out of the output by ``files.one_process``.
 
     Args:
-        scenes: the German Traffic Sign Detection Benchmark, ``gt.txt`` and images: those
-            without a limit are pasted into, at sizes and positions of the limits in the
-            others.
+        scenes: the German Traffic Sign Detection Benchmark. Signs are pasted into its
+            scenes without a limit, near the places of the limits in the others.
         signs: the German Traffic Sign Recognition Benchmark: a folder for each class,
-            with ``GT-00001.csv`` and crops ``TRACK_FRAME.ppm``. Classes that are other
-            limits are not used.
+            with ``GT-00001.csv`` and crops ``TRACK_FRAME.ppm``. Other limits are not
+            used.
         output: directory to write into.
         n_train: images to train on. The first images of more are the same.
         n_test: images to test on, likewise.
         seed: non-negative int; chooses the split and every image.
         scale: height and width over those of the scenes, more than 0 and at most 1.
-        progress: called with the images done and those to do, after each.
+        progress: called after each image with the number done, and of all.
 
     Raises:
         FileExistsError: the output holds a data set already.
-        FileNotFoundError: a directory or a file is missing.
-        OSError: a file cannot be read or written. Nothing half-written is left.
-        ValueError: a setting is out of range, a file does not parse, there are no
-            scenes without a limit or none with one, or a class has no signs.
+        OSError: a file is missing, or cannot be read or written. Nothing half-written is
+            left.
+        ValueError: a setting is out of range, a file does not parse, or there are too
+            few scenes or signs.
     """
-    settings = {
-        "version": 1,  # raise it whenever the pictures change
-        "n_train": check_count("n_train", n_train, smallest=1),
-        "n_test": check_count("n_test", n_test, smallest=1),
-        "seed": check_count("seed", seed, smallest=0),
-        "scale": float(scale),
-    }
+    counts = [
+        check_count("n_train", n_train, smallest=1),
+        check_count("n_test", n_test, smallest=1),
+    ]
+    check_count("seed", seed, smallest=0)
     if not 0 < scale <= 1:
         raise ValueError(
             f"`scale` must be more than 0 and at most 1. Received: scale={scale!r}"
         )
-    output = Path(output)
-    paths = [output / name for name in ("train", "test", SETTINGS_FILE)]
+    paths = [Path(output, name) for name in ("train", "test", SETTINGS_FILE)]
     if any(path.exists() for path in paths):
         raise FileExistsError(
             f"{output} holds a data set already: delete it, or choose another directory"
         )
     parts = _read_parts(Path(scenes), Path(signs), seed)
-    done = itertools.count(1)
-
-    def show(path: Path) -> None:
-        if progress is not None:
-            progress(next(done), n_train + n_test)
-
+    done = 0
     # All three appear, or none.
     with replacing(paths[0]) as train, replacing(paths[1]) as test:
-        _write_part(train, parts[0], n_train, (seed, 0), scale, show)
-        _write_part(test, parts[1], n_test, (seed, 1), scale, show)
+        for number, directory in enumerate((train, test)):
+            (directory / "images").mkdir(parents=True)
+            text = ""
+            for lines in _write_images(
+                directory / "images",
+                parts[number],
+                counts[number],
+                (seed, number),
+                scale,
+            ):
+                text += lines
+                done += 1
+                if progress is not None:
+                    progress(done, sum(counts))
+            (directory / "gt.txt").write_text(text, encoding="ascii")
         with replacing(paths[2]) as part:
-            part.write_text(json.dumps(settings, indent=2) + "\n", encoding="ascii")
+            settings = {"n_train": n_train, "n_test": n_test, "seed": seed}
+            text = json.dumps(settings | {"scale": scale}, indent=2) + "\n"
+            part.write_text(text, encoding="ascii")
 
 
-def _write_part(
-    directory: Path,
-    part: _Part,
-    count: int,
-    seed: tuple[int, int],
-    scale: float,
-    show: Callable[[Path], None],
-) -> None:
+def _write_images(
+    directory: Path, part: _Part, count: int, seed: tuple[int, int], scale: float
+) -> Iterator[str]:
+    """Write the images of a part; yield the lines of each in ``gt.txt``, in order."""
     from PIL import Image
 
-    (directory / "images").mkdir(parents=True)
-
     def write(number: int) -> str:
-        # Each image has a stream of its own, whatever their number.
+        # Each image has a stream of its own, however many there are.
         rng = np.random.default_rng((*seed, number))
         image, boxes = _make_image(rng, part, _choose_limit(number), scale)
-        path = directory / "images" / f"{number:05d}.jpg"
+        path = directory / f"{number:05d}.jpg"
         Image.fromarray(image).save(path, quality=95)
         return "".join(";".join(map(str, (path.name, *box))) + "\n" for box in boxes)
 
-    lines = []
-    # Threads: the libraries do their work without Python's lock.
+    # Threads: Pillow and NumPy let go of Python's lock.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        for line in pool.map(write, range(count)):
-            lines.append(line)
-            show(directory)
+        yield from pool.map(write, range(count))
     finally:
         pool.shutdown(cancel_futures=True)
-    (directory / "gt.txt").write_text("".join(lines), encoding="ascii")
 
 
 def _choose_limit(number: int) -> int | None:
-    """Return the class of an image's limit: in turn, in the paper's proportions."""
-    before, after = (n * _LIMITS_OF // _IMAGES for n in (number, number + 1))
+    """Return the class of an image's limit: of 747 in a row, 400 have one, in turn."""
+    before, after = number * 400 // 747, (number + 1) * 400 // 747
     return _LIMITS[before % len(_LIMITS)] if after > before else None
 
 
 def _make_image(
     rng: np.random.Generator, part: _Part, limit: int | None, scale: float
-) -> tuple[npt.NDArray[np.uint8], list[GermanBox]]:
+) -> tuple[npt.NDArray[np.uint8], list[Any]]:
     """Return a scene with signs pasted into it, and the boxes of all of its signs."""
     from PIL import Image
 
@@ -174,18 +164,17 @@ def _make_image(
         size = [max(1, round(scale * extent)) for extent in scene.size]
         image = np.array(scene.convert("RGB").resize(size, Image.Resampling.BOX))
     found: list[Any] = [(*(round(scale * x) for x in b[:4]), b[4]) for b in boxes]
-    others = [n for n in part.tracks if n not in _LIMITS]
-    n_signs = 1 + rng.choice(3, p=[0.45, 0.4, 0.15])
-    classes = [int(n) for n in rng.choice(others, n_signs)]
+    n_signs = rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15])
+    classes = rng.choice([n for n in part.tracks if n not in _LIMITS], n_signs)
     if limit is not None:
         classes[rng.integers(n_signs)] = limit
     place = None
-    for sign_class in classes:
+    for sign_class in map(int, classes):
         below = place and place._replace(row=place.row + 1.05 * place.size)
-        if below and rng.random() < 0.4 and below.row < size[1] - below.size:
+        if below and below.row + below.size < size[1] and rng.random() < 0.4:
             place = below  # on one pole
         else:
-            place = _choose_place(rng, part.places, size, found, scale)
+            place = _choose_place(rng, image, part.places, found, scale)
             paint_pole(rng, image, place)
         tracks = part.tracks[sign_class]
         box = paste_sign(rng, image, tracks, sign_class, place, scale)
@@ -195,116 +184,113 @@ def _make_image(
 
 def _choose_place(
     rng: np.random.Generator,
+    image: npt.NDArray[np.uint8],
     places: list[Place],
-    size: list[int],
     found: list[GermanBox],
     scale: float,
 ) -> Place:
-    """Return where a real limit is, or near by, clear of the signs that are there."""
-    chosen = []
-    for _ in range(10):
-        place = places[rng.integers(len(places))]
-        side = min(place.size * scale * rng.uniform(0.85, 1.15), *size)
-        column, row = (
-            np.clip(
-                scale * x + rng.normal(0, 0.02) * extent, side / 2, extent - side / 2
+    """Return one of some places near those of real limits: clear, and off the road."""
+    height, width, _ = image.shape
+
+    def sample() -> Place:
+        column, row, size = (scale * x for x in places[rng.integers(len(places))])
+        size = min(size * rng.uniform(0.85, 1.15), height / 2, width / 2)
+        column += rng.normal(0, 0.02) * width
+        row += rng.normal(0, 0.02) * height
+        column = np.clip(column, size / 2, width - size / 2)
+        return Place(
+            float(column), float(np.clip(row, size / 2, height - size / 2)), size
+        )
+
+    def suitability(place: Place) -> tuple[bool, float]:
+        clear = all(
+            max(
+                abs(2 * place.column - left - right) - (right - left),
+                abs(2 * place.row - top - bottom) - (bottom - top),
             )
-            for x, extent in zip(place[:2], size, strict=True)
-        )
-        covered = sum(
-            1
+            > 1.2 * place.size
             for left, top, right, bottom, _ in found
-            if abs(2 * column - left - right) < 1.3 * side + right - left
-            and abs(2 * row - top - bottom) < 1.3 * side + bottom - top
         )
-        chosen.append((covered, Place(column, row, side)))
-    return min(chosen, key=lambda pair: pair[0])[1]
+        # A road is smoother than what grows or is built beside it.
+        foot = place.cut(image, 1.0, below=3).mean(axis=2)
+        texture = (
+            abs(np.diff(foot, axis=0)).mean() / (foot.mean() + 10) if foot.size else 0
+        )
+        return clear, texture
+
+    return max((sample() for _ in range(5)), key=suitability)
 
 
 def _read_parts(scenes: Path, signs: Path, seed: int) -> tuple[_Part, _Part]:
     """Read scenes and signs, and divide both into training and test."""
     classes, samples = read_german(scenes)
-    empty = [s.path for s in samples if classes[s.label] == "empty"]
-    places = [
-        Place(
-            (s.left + s.right) / 2,
-            (s.top + s.bottom) / 2,
-            (s.right - s.left + s.bottom - s.top) / 2,
-        )
-        for sample in samples
-        for s in sample.signs
-    ]
-    if len(empty) < 2 or not places:
+    empty = [Path(s.path) for s in samples if classes[s.label] == GERMAN_CLASSES[0]]
+    limits = [sign for sample in samples for sign in sample.signs]
+    if len(empty) < 2 or not limits:
         raise ValueError(
-            "The scenes cannot be used. Expected: two without a speed limit, to paste "
-            "into, and one with, for the size of a sign. "
+            "There are too few scenes. Expected: two without a speed limit, to paste "
+            "into, and one with, for sizes and places. "
             f"Received: {scenes} with {len(empty)} and {len(samples) - len(empty)}"
         )
-    boxes = read_german_boxes(scenes / "gt.txt")
+    places = [
+        Place(
+            column=(sign.left + sign.right) / 2,
+            row=(sign.top + sign.bottom) / 2,
+            size=(sign.right - sign.left + sign.bottom - sign.top) / 2,
+        )
+        for sign in limits
+    ]
     tracks = _read_tracks(signs)
-    missing = [GERMAN_LIMITS[n] for n in _LIMITS if len(tracks.get(n, ())) < 2]
-    others = [n for n, found in tracks.items() if n not in _LIMITS and len(found) > 1]
-    if missing or not others:
+    few = [GERMAN_LIMITS[n] for n in _LIMITS if len(tracks.get(n, ())) < 2]
+    others = [n for n in tracks if n not in _LIMITS and len(tracks[n]) > 1]
+    if few or not others:
         raise ValueError(
-            "There are too few signs. Expected: two tracks of each of the limits 30, "
-            "50, 70 and 80, and of a sign that is no limit. Received: "
-            f"{signs} without {', '.join(missing) or 'signs that are no limit'}"
+            "There are too few signs. Expected: two tracks of each limit, 30, 50, 70 and "
+            "80, and of a sign that is no limit. "
+            f"Received: {signs} without {', '.join(few) or 'signs that are no limit'}"
         )
-    parts = []
-    for is_test in (False, True):
-        chosen = {
-            n: [
-                tracks[n][name]
-                for name in _divide(tracks[n], seed, f"{n:05d}/")[is_test]
-            ]
-            for n in (*_LIMITS, *others)
-        }
-        paths = _divide(empty, seed)[is_test]
-        parts.append(
-            _Part([(p, boxes.get(Path(p).stem, ())) for p in paths], chosen, places)
-        )
-    return parts[0], parts[1]
+    boxes = read_german_boxes(scenes / "gt.txt")
+    names = {path.stem: path for path in empty}
+    of_part: tuple[_Part, _Part] = tuple(_Part([], {}, places) for _ in range(2))
+    for part, stems in zip(of_part, _divide(names, seed), strict=True):
+        part.scenes.extend((str(names[stem]), boxes.get(stem, ())) for stem in stems)
+    for n in (*_LIMITS, *others):
+        for part, chosen in zip(of_part, _divide(tracks[n], seed), strict=True):
+            part.tracks[n] = [tracks[n][name] for name in chosen]
+    return of_part
 
 
-def _divide(
-    names: Iterable[str], seed: int, prefix: str = ""
-) -> tuple[list[str], list[str]]:
+def _divide(names: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
     """Divide names into training and test, with at least one in each."""
     # A hash of the name shuffles alike for every NumPy and every listing order.
-    names = sorted(
-        names,
-        key=lambda n: sha256(f"{seed} {prefix}{Path(n).stem}".encode()).digest(),
-    )
+    names = sorted(names, key=lambda name: sha256(f"{seed} {name}".encode()).digest())
     n_tests = max(1, round(_TEST_FRACTION * len(names)))
     return names[n_tests:], names[:n_tests]
 
 
 def _read_tracks(directory: Path) -> dict[int, dict[str, list[Crop]]]:
-    """Read all crops of the signs that may be pasted: class -> track -> crops."""
+    """Read all signs that may be pasted: class -> name of a track -> crops."""
     tables = sorted(directory.glob("*/GT-*.csv"))
     if not tables:
         raise FileNotFoundError(
-            "There are no signs. Expected: a folder for each class, as "
-            f"00001/GT-00001.csv with 00001/00000_00000.ppm. Received: {directory}"
+            "There are no signs. Expected: a folder for each class, with files as "
+            f"00001/GT-00001.csv and 00001/00000_00000.ppm. Received: {directory}"
         )
     tracks: dict[int, dict[str, list[Crop]]] = {}
     for table in tables:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.DictReader(file, delimiter=";"), start=2):
-                try:
-                    name, sign_class = row["Filename"], int(row["ClassId"])
-                    roi = [int(row[f"Roi.{end}"]) for end in ("X1", "Y1", "X2", "Y2")]
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(
-                        f"{table}, line {number} does not parse ({error}). Expected: "
-                        "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
-                    ) from error
-                if sign_class in GERMAN_LIMITS and sign_class not in _LIMITS:
-                    continue
+            rows = list(csv.DictReader(file, delimiter=";"))
+        for number, row in enumerate(rows, start=2):
+            try:
+                path, sign_class = table.parent / row["Filename"], int(row["ClassId"])
+                roi = [int(row[f"Roi.{end}"]) for end in ("X1", "Y1", "X2", "Y2")]
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{table}, line {number} does not parse ({error}). Expected: "
+                    "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
+                ) from error
+            if sign_class in _LIMITS or sign_class not in GERMAN_LIMITS:
                 of_class = tracks.setdefault(sign_class, {})
-                crop = read_crop(table.parent / name, sign_class, roi)
-                of_class.setdefault(name.partition("_")[0], []).append(crop)
-    for of_class in tracks.values():
-        for crops in of_class.values():
-            crops.sort(key=lambda crop: crop.sign.shape[0])
+                crop = read_crop(path, sign_class, roi)
+                of_class.setdefault(path.name.partition("_")[0], []).append(crop)
     return tracks

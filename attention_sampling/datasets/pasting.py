@@ -28,13 +28,26 @@ class Crop(NamedTuple):
     behind: _Array
     dark: float
 
+    @property
+    def size(self) -> float:
+        """Mean side of the box, in pixels."""
+        return sum(self.sign.shape[:2]) / 2
+
 
 class Place(NamedTuple):
-    """Where a sign is in an image: its centre and mean side, in pixels."""
+    """Where a sign is in an image: its centre and the mean side of its box, in pixels."""
 
     column: float
     row: float
     size: float
+
+    def cut(self, image: _Array, factor: float, below: float = 0.0) -> _Array:
+        """Return a square around the centre, or so many sizes below it."""
+        half, row = factor * self.size / 2, self.row + below * self.size
+        return image[
+            max(0, int(row - half)) : int(row + half) + 1,
+            max(0, int(self.column - half)) : int(self.column + half) + 1,
+        ]
 
 
 def read_crop(path: Path, sign_class: int, roi: Sequence[int]) -> Crop:
@@ -74,9 +87,9 @@ def paste_sign(
     Args:
         rng: source of every choice.
         image: (height, width, 3) uint8, which is changed.
-        tracks: crops of each physical sign, small ones first.
+        tracks: the crops of each physical sign.
         sign_class: class of the German benchmarks.
-        place: where; the sign must be inside the image.
+        place: where; its centre is inside the image.
         scale: size of the image over that of the photograph, for the blur.
 
     Returns:
@@ -84,20 +97,23 @@ def paste_sign(
     """
     from PIL import Image, ImageFilter
 
-    around, dark = _look_around(image, place)
+    inner, outer = place.cut(image, 1.0), place.cut(image, 1.4)
+    around = (outer.sum((0, 1)) - inner.sum((0, 1), "float64")) / (
+        max(3, outer.size - inner.size) / 3
+    )
     crop = _choose_crop(rng, tracks, place.size, around)
-    shape = np.array(crop.sign.shape[:2])
-    native = shape.mean()
-    height, width = np.maximum(2, np.rint(shape * place.size / native)).astype(int)
+    ratio = place.size / crop.size
+    height, width = (max(2, round(ratio * side)) for side in crop.sign.shape[:2])
     top = min(max(0, round(place.row - height / 2)), image.shape[0] - height)
     left = min(max(0, round(place.column - width / 2)), image.shape[1] - width)
 
     sign = Image.fromarray(crop.sign).resize((width, height), Image.Resampling.BICUBIC)
     # A crop that shrinks loses the blur of the camera that took it.
-    blur = float(_CAMERA_BLUR * max(0, scale**2 - (place.size / native) ** 2) ** 0.5)
+    blur = _CAMERA_BLUR * max(0.0, scale**2 - ratio**2) ** 0.5
     pixels = np.asarray(sign.filter(ImageFilter.GaussianBlur(blur)), "float32")
     gain = (around + 20) / (crop.behind + 20)
     gain = np.clip((gain + gain.mean()) / 2, 0.6, 1.7)
+    dark = np.percentile(place.cut(image, 3.0), 2)
     pixels = (pixels - crop.dark) * gain + (crop.dark + dark) / 2
     window = image[top : top + height, left : left + width]
     _blend(window, pixels, _cover((height, width), sign_class))
@@ -106,7 +122,7 @@ def paste_sign(
 
 def paint_pole(rng: np.random.Generator, image: _Array, place: Place) -> None:
     """Paint the pole of a sign that is pasted afterwards, from its centre down."""
-    around, _ = _look_around(image, place)
+    light = place.cut(image, 3.0, below=2).mean() * rng.uniform(0.6, 1.4) + 10
     length = place.size * rng.uniform(3, 4.5)
     half = place.size * rng.uniform(0.03, 0.05)
     top, left = round(place.row), max(0, int(place.column - half - 1))
@@ -115,36 +131,15 @@ def paint_pole(rng: np.random.Generator, image: _Array, place: Place) -> None:
     ]
     y, x = np.mgrid[: window.shape[0], : window.shape[1]]
     x = (x + left - place.column) / half  # -1 to 1
-    light = (
-        rng.uniform(0.5, 1.2) * (around.mean() + 15) * (1 + rng.uniform(-0.3, 0.3) * x)
-    )
-    light = light + rng.normal(0, 3, window.shape[:2])
+    pole = light * (1 + rng.uniform(-0.3, 0.3) * x) + rng.normal(0, 3, x.shape)
     # Antialiased at its sides, and lost in the grass at its foot.
-    cover = np.clip((1 - abs(x)) * half + 0.5, 0, 1) * np.clip(
-        8 * (1 - y / length), 0, 1
-    )
-    _blend(window, light[..., None] + np.array([-2, 0, 2]), cover)
+    cover = np.clip((1 - abs(x)) * half + 0.5, 0, 1)
+    _blend(window, pole[..., None], cover * np.clip(8 - 8 * y / length, 0, 1))
 
 
 def _blend(window: _Array, pixels: _Array, cover: _Array) -> None:
     mixed = window + cover[..., None] * (np.clip(pixels, 0, 255) - window)
     window[:] = np.rint(mixed)
-
-
-def _look_around(image: _Array, place: Place) -> tuple[_Array, float]:
-    """Return the mean colour around a sign's place, and a low percentile further off."""
-
-    def cut(factor: float) -> _Array:
-        half = factor * place.size / 2
-        top, left = max(0, int(place.row - half)), max(0, int(place.column - half))
-        return image[
-            top : int(place.row + half) + 1, left : int(place.column + half) + 1
-        ]
-
-    inner, outer = cut(1.0), cut(1.4)
-    total = outer.sum(axis=(0, 1)) - inner.sum(axis=(0, 1), dtype="float64")
-    count = (outer.size - inner.size) / 3
-    return total / max(1, count), float(np.percentile(cut(3.0), 2))
 
 
 def _choose_crop(
@@ -157,11 +152,13 @@ def _choose_crop(
     candidates = []
     for _ in range(_CANDIDATES):
         track = tracks[rng.integers(len(tracks))]
-        large = [crop for crop in track if np.mean(crop.sign.shape[:2]) > 0.9 * size]
-        candidates.append(large[rng.integers(len(large))] if large else track[-1])
+        large = [crop for crop in track if crop.size > 0.9 * size] or [
+            max(track, key=lambda crop: crop.size)
+        ]
+        candidates.append(large[rng.integers(len(large))])
 
     def misfit(crop: Crop) -> float:
-        enlarged = max(0.0, size / np.mean(crop.sign.shape[:2]) - 1)
+        enlarged = max(0.0, size / crop.size - 1)
         return float(abs(crop.behind - around).mean() + 100 * enlarged)
 
     return min(candidates, key=misfit)
