@@ -19,6 +19,7 @@ from attention_sampling.checks import check_count
 from attention_sampling.datasets.pasting import (
     Crop,
     Place,
+    open_image,
     paint_pole,
     paste_sign,
     read_crop,
@@ -33,18 +34,24 @@ from attention_sampling.datasets.traffic_signs import (
 )
 from attention_sampling.files import replacing
 
-__all__ = ["write_pasted_signs"]
+__all__ = ["Part", "make_image", "read_parts", "write_pasted_signs"]
 
 _LIMITS = [n for n, name in GERMAN_LIMITS.items() if name in GERMAN_CLASSES]
 _TEST_FRACTION = 0.3  # of the scenes, and of the physical signs of each class
 
 
-class _Part(NamedTuple):
-    """What images are made of: for training, or for testing."""
+class Part(NamedTuple):
+    """What images are made of: for training, or for testing.
 
-    scenes: list[tuple[str, tuple[GermanBox, ...]]]
-    tracks: dict[int, list[list[Crop]]]  # by class: crops of each physical sign
-    places: list[Place]  # of the limits in other scenes
+    Args:
+        scenes: files of scenes without a limit, each with the boxes of its signs.
+        tracks: for each class the crops of each physical sign.
+        places: of the limits in other scenes.
+    """
+
+    scenes: list[tuple[Path, tuple[GermanBox, ...]]]
+    tracks: dict[int, list[list[Crop]]]
+    places: list[Place]
 
 
 def write_pasted_signs(
@@ -100,7 +107,7 @@ def write_pasted_signs(
         raise FileExistsError(
             f"{output} holds a data set already: delete it, or choose another directory"
         )
-    parts = _read_parts(Path(scenes), Path(signs), seed)
+    parts = read_parts(Path(scenes), Path(signs), seed)
     done = 0
     # All three appear, or none.
     with replacing(paths[0]) as train, replacing(paths[1]) as test:
@@ -126,7 +133,7 @@ def write_pasted_signs(
 
 
 def _write_images(
-    directory: Path, part: _Part, count: int, seed: tuple[int, int], scale: float
+    directory: Path, part: Part, count: int, seed: tuple[int, int], scale: float
 ) -> Iterator[str]:
     """Write the images of a part; yield the lines of each in ``gt.txt``, in order."""
     from PIL import Image
@@ -134,7 +141,7 @@ def _write_images(
     def write(number: int) -> str:
         # Each image has a stream of its own, however many there are.
         rng = np.random.default_rng((*seed, number))
-        image, boxes = _make_image(rng, part, _choose_limit(number), scale)
+        image, boxes = make_image(rng, part, _choose_limit(number), scale)
         path = directory / f"{number:05d}.jpg"
         Image.fromarray(image).save(path, quality=95)
         return "".join(";".join(map(str, (path.name, *box))) + "\n" for box in boxes)
@@ -153,16 +160,32 @@ def _choose_limit(number: int) -> int | None:
     return _LIMITS[before % len(_LIMITS)] if after > before else None
 
 
-def _make_image(
-    rng: np.random.Generator, part: _Part, limit: int | None, scale: float
+def make_image(
+    rng: np.random.Generator, part: Part, limit: int | None, scale: float = 1.0
 ) -> tuple[npt.NDArray[np.uint8], list[Any]]:
-    """Return a scene with signs pasted into it, and the boxes of all of its signs."""
+    """Make one image: for training on more images than a disk holds.
+
+    Args:
+        rng: source of every choice.
+        part: as `read_parts` returns it.
+        limit: class of the limit that is pasted: 1, 2, 4 or 5; None for no limit.
+        scale: height and width over those of the scene.
+
+    Returns:
+        ``(image, boxes)``: (height, width, 3) uint8, and the boxes of all of its signs,
+        those of the scene first.
+
+    Example::
+
+        train, test = read_parts(Path("data/gtsdb"), Path("data/gtsrb"))
+        image, boxes = make_image(np.random.default_rng(0), train, limit=2)
+    """
     from PIL import Image
 
     path, boxes = part.scenes[rng.integers(len(part.scenes))]
-    with Image.open(path) as scene:
-        size = [max(1, round(scale * extent)) for extent in scene.size]
-        image = np.array(scene.convert("RGB").resize(size, Image.Resampling.BOX))
+    scene = open_image(path)
+    width, height = (max(1, round(scale * extent)) for extent in scene.size)
+    image = np.array(scene.resize((width, height), Image.Resampling.BOX))
     found: list[Any] = [(*(round(scale * x) for x in b[:4]), b[4]) for b in boxes]
     n_signs = rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15])
     classes = rng.choice([n for n in part.tracks if n not in _LIMITS], n_signs)
@@ -171,7 +194,7 @@ def _make_image(
     place = None
     for sign_class in map(int, classes):
         below = place and place._replace(row=place.row + 1.05 * place.size)
-        if below and below.row + below.size < size[1] and rng.random() < 0.4:
+        if below and rng.random() < 0.4 and _is_clear(below, found[:-1], height):
             place = below  # on one pole
         else:
             place = _choose_place(rng, image, part.places, found, scale)
@@ -194,7 +217,7 @@ def _choose_place(
 
     def sample() -> Place:
         column, row, size = (scale * x for x in places[rng.integers(len(places))])
-        size = min(size * rng.uniform(0.85, 1.15), height / 2, width / 2)
+        size = max(2, min(size * rng.uniform(0.85, 1.15), height / 2, width / 2))
         column += rng.normal(0, 0.02) * width
         row += rng.normal(0, 0.02) * height
         column = np.clip(column, size / 2, width - size / 2)
@@ -202,27 +225,33 @@ def _choose_place(
             float(column), float(np.clip(row, size / 2, height - size / 2)), size
         )
 
-    def suitability(place: Place) -> tuple[bool, float]:
-        clear = all(
-            max(
-                abs(2 * place.column - left - right) - (right - left),
-                abs(2 * place.row - top - bottom) - (bottom - top),
-            )
-            > 1.2 * place.size
-            for left, top, right, bottom, _ in found
-        )
-        # A road is smoother than what grows or is built beside it.
+    def measure_texture(place: Place) -> float:
         foot = place.cut(image, 1.0, below=3).mean(axis=2)
-        texture = (
-            abs(np.diff(foot, axis=0)).mean() / (foot.mean() + 10) if foot.size else 0
+        return abs(np.diff(foot, axis=0)).mean() / (foot.mean() + 10)
+
+    sampled = [sample() for _ in range(20)]
+    clear = [place for place in sampled if _is_clear(place, found, height)]
+    # A road is smoother than what grows or is built beside it.
+    return max(clear[:5] or sampled[:1], key=measure_texture)
+
+
+def _is_clear(place: Place, found: list[GermanBox], height: int) -> bool:
+    """Tell whether a sign would be inside the image and cover none of those found."""
+    return place.row + place.size / 2 < height and all(
+        max(
+            abs(2 * place.column - left - right) - (right - left),
+            abs(2 * place.row - top - bottom) - (bottom - top),
         )
-        return clear, texture
+        > 1.1 * place.size
+        for left, top, right, bottom, _ in found
+    )
 
-    return max((sample() for _ in range(5)), key=suitability)
 
+def read_parts(scenes: Path, signs: Path, seed: int = 0) -> tuple[Part, Part]:
+    """Read scenes and signs, and divide both into training and test.
 
-def _read_parts(scenes: Path, signs: Path, seed: int) -> tuple[_Part, _Part]:
-    """Read scenes and signs, and divide both into training and test."""
+    Arguments and errors are those of `write_pasted_signs`.
+    """
     classes, samples = read_german(scenes)
     empty = [Path(s.path) for s in samples if classes[s.label] == GERMAN_CLASSES[0]]
     limits = [sign for sample in samples for sign in sample.signs]
@@ -251,13 +280,13 @@ def _read_parts(scenes: Path, signs: Path, seed: int) -> tuple[_Part, _Part]:
         )
     boxes = read_german_boxes(scenes / "gt.txt")
     names = {path.stem: path for path in empty}
-    of_part: tuple[_Part, _Part] = tuple(_Part([], {}, places) for _ in range(2))
-    for part, stems in zip(of_part, _divide(names, seed), strict=True):
-        part.scenes.extend((str(names[stem]), boxes.get(stem, ())) for stem in stems)
+    train, test = Part([], {}, places), Part([], {}, places)
+    for part, stems in zip((train, test), _divide(names, seed), strict=True):
+        part.scenes.extend((names[stem], boxes.get(stem, ())) for stem in stems)
     for n in (*_LIMITS, *others):
-        for part, chosen in zip(of_part, _divide(tracks[n], seed), strict=True):
+        for part, chosen in zip((train, test), _divide(tracks[n], seed), strict=True):
             part.tracks[n] = [tracks[n][name] for name in chosen]
-    return of_part
+    return train, test
 
 
 def _divide(names: Iterable[str], seed: int) -> tuple[list[str], list[str]]:

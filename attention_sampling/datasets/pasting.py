@@ -3,10 +3,13 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _CANDIDATES = 12  # crops, of which the one that fits its surroundings is pasted
 _CAMERA_BLUR = 0.6  # deviation in pixels of the full-resolution image
@@ -43,11 +46,27 @@ class Place(NamedTuple):
 
     def cut(self, image: _Array, factor: float, below: float = 0.0) -> _Array:
         """Return a square around the centre, or so many sizes below it."""
-        half, row = factor * self.size / 2, self.row + below * self.size
+        half = factor * self.size / 2
+        row = min(self.row + below * self.size, image.shape[0] - 1)
         return image[
             max(0, int(row - half)) : int(row + half) + 1,
             max(0, int(self.column - half)) : int(self.column + half) + 1,
         ]
+
+
+def open_image(path: Path) -> "Image.Image":
+    """Decode an image file, whatever its format, as red, green and blue.
+
+    Raises:
+        OSError: it cannot be read or decoded.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except Exception as error:  # Pillow's readers raise nearly anything on bad bytes
+        raise OSError(f"{path} cannot be read: {error}") from error
 
 
 def read_crop(path: Path, sign_class: int, roi: Sequence[int]) -> Crop:
@@ -57,10 +76,7 @@ def read_crop(path: Path, sign_class: int, roi: Sequence[int]) -> Crop:
         OSError: the file cannot be read.
         ValueError: the box is outside the crop, or too small.
     """
-    from PIL import Image
-
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(open_image(path))
     left, top, right, bottom = roi
     sign = pixels[max(0, top) : bottom + 1, max(0, left) : right + 1]
     shape = bottom + 1 - top, right + 1 - left
