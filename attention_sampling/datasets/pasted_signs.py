@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -162,7 +162,7 @@ def _choose_limit(number: int) -> int | None:
 
 def make_image(
     rng: np.random.Generator, part: Part, limit: int | None, scale: float = 1.0
-) -> tuple[npt.NDArray[np.uint8], list[Any]]:
+) -> tuple[npt.NDArray[np.uint8], list[GermanBox]]:
     """Make one image: for training on more images than a disk holds.
 
     Args:
@@ -186,7 +186,12 @@ def make_image(
     scene = open_image(path)
     width, height = (max(1, round(scale * extent)) for extent in scene.size)
     image = np.array(scene.resize((width, height), Image.Resampling.BOX))
-    found: list[Any] = [(*(round(scale * x) for x in b[:4]), b[4]) for b in boxes]
+    found: list[GermanBox] = []
+    for *box, sign_class in boxes:
+        left, top, right, bottom = (round(scale * x) for x in box)
+        found.append(
+            (left, top, max(left + 1, right), max(top + 1, bottom), sign_class)
+        )
     n_signs = rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15])
     classes = rng.choice([n for n in part.tracks if n not in _LIMITS], n_signs)
     if limit is not None:
