@@ -232,7 +232,7 @@ def _choose_place(
 
     def measure_texture(place: Place) -> float:
         foot = place.cut(image, 1.0, below=3).mean(axis=2)
-        return abs(np.diff(foot, axis=0)).mean() / (foot.mean() + 10)
+        return foot.std() / (foot.mean() + 10)
 
     sampled = [sample() for _ in range(20)]
     clear = [place for place in sampled if _is_clear(place, found, height)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _CANDIDATES = 12  # crops, of which the one that fits its surroundings is pasted
-_CAMERA_BLUR = 0.6  # deviation in pixels of the full-resolution image
+_CAMERA_BLUR = 0.4  # deviation in pixels of the full-resolution image
 _SMALLEST = 8  # pixels: side of a box in a crop
 
 _Array = npt.NDArray[Any]
@@ -128,9 +128,9 @@ def paste_sign(
     blur = _CAMERA_BLUR * max(0.0, scale**2 - ratio**2) ** 0.5
     pixels = np.asarray(sign.filter(ImageFilter.GaussianBlur(blur)), "float32")
     gain = (around + 20) / (crop.behind + 20)
-    gain = np.clip((gain + gain.mean()) / 2, 0.6, 1.7)
+    gain = np.clip((gain + gain.mean()) / 2, 0.7, 1.7)
     dark = np.percentile(place.cut(image, 3.0), 2)
-    pixels = (pixels - crop.dark) * gain + (crop.dark + dark) / 2
+    pixels = (pixels - crop.dark) * gain + (2 * crop.dark + dark) / 3
     window = image[top : top + height, left : left + width]
     _blend(window, pixels, _cover((height, width), sign_class))
     return left, top, left + width - 1, top + height - 1
