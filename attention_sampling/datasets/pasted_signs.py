@@ -4,9 +4,10 @@ Photographs of roads without a speed limit become as many labelled scenes as are
 """
 
 import csv
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +20,10 @@ from attention_sampling.checks import check_count
 from attention_sampling.datasets.pasting import (
     Crop,
     Place,
-    open_image,
     paint_pole,
     paste_sign,
     read_crop,
+    read_image,
 )
 from attention_sampling.datasets.synthetic.generating import SETTINGS_FILE
 from attention_sampling.datasets.traffic_signs import (
@@ -46,7 +47,7 @@ class Part(NamedTuple):
     Args:
         scenes: files of scenes without a limit, each with the boxes of its signs.
         tracks: for each class the crops of each physical sign.
-        places: of the limits in other scenes.
+        places: of the limits in other scenes, at full resolution.
     """
 
     scenes: list[tuple[Path, tuple[GermanBox, ...]]]
@@ -93,10 +94,8 @@ def write_pasted_signs(
         ValueError: a setting is out of range, a file does not parse, or there are too
             few scenes or signs.
     """
-    counts = [
-        check_count("n_train", n_train, smallest=1),
-        check_count("n_test", n_test, smallest=1),
-    ]
+    check_count("n_train", n_train, smallest=1)
+    check_count("n_test", n_test, smallest=1)
     check_count("seed", seed, smallest=0)
     if not 0 < scale <= 1:
         raise ValueError(
@@ -108,50 +107,52 @@ def write_pasted_signs(
             f"{output} holds a data set already: delete it, or choose another directory"
         )
     parts = read_parts(Path(scenes), Path(signs), seed)
-    done = 0
+    done = itertools.count(1)
+
+    def show() -> None:
+        if progress is not None:
+            progress(next(done), n_train + n_test)
+
     # All three appear, or none.
     with replacing(paths[0]) as train, replacing(paths[1]) as test:
-        for number, directory in enumerate((train, test)):
-            (directory / "images").mkdir(parents=True)
-            text = ""
-            for lines in _write_images(
-                directory / "images",
-                parts[number],
-                counts[number],
-                (seed, number),
-                scale,
-            ):
-                text += lines
-                done += 1
-                if progress is not None:
-                    progress(done, sum(counts))
-            (directory / "gt.txt").write_text(text, encoding="ascii")
-        with replacing(paths[2]) as part:
+        _write_part(train, parts[0], n_train, (seed, 0), scale, show)
+        _write_part(test, parts[1], n_test, (seed, 1), scale, show)
+        with replacing(paths[2]) as file:
             settings = {"n_train": n_train, "n_test": n_test, "seed": seed}
             text = json.dumps(settings | {"scale": scale}, indent=2) + "\n"
-            part.write_text(text, encoding="ascii")
+            file.write_text(text, encoding="ascii")
 
 
-def _write_images(
-    directory: Path, part: Part, count: int, seed: tuple[int, int], scale: float
-) -> Iterator[str]:
-    """Write the images of a part; yield the lines of each in ``gt.txt``, in order."""
+def _write_part(
+    directory: Path,
+    part: Part,
+    count: int,
+    seed: tuple[int, int],
+    scale: float,
+    show: Callable[[], None],
+) -> None:
     from PIL import Image
+
+    (directory / "images").mkdir(parents=True)
 
     def write(number: int) -> str:
         # Each image has a stream of its own, however many there are.
         rng = np.random.default_rng((*seed, number))
         image, boxes = make_image(rng, part, _choose_limit(number), scale)
-        path = directory / f"{number:05d}.jpg"
+        path = directory / "images" / f"{number:05d}.jpg"
         Image.fromarray(image).save(path, quality=95)
         return "".join(";".join(map(str, (path.name, *box))) + "\n" for box in boxes)
 
+    text = ""
     # Threads: Pillow and NumPy let go of Python's lock.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        yield from pool.map(write, range(count))
+        for lines in pool.map(write, range(count)):
+            text += lines
+            show()
     finally:
         pool.shutdown(cancel_futures=True)
+    (directory / "gt.txt").write_text(text, encoding="ascii")
 
 
 def _choose_limit(number: int) -> int | None:
@@ -183,7 +184,7 @@ def make_image(
     from PIL import Image
 
     path, boxes = part.scenes[rng.integers(len(part.scenes))]
-    scene = open_image(path)
+    scene = Image.fromarray(read_image(path))
     width, height = (max(1, round(scale * extent)) for extent in scene.size)
     image = np.array(scene.resize((width, height), Image.Resampling.BOX))
     found: list[GermanBox] = []
@@ -223,12 +224,9 @@ def _choose_place(
     def sample() -> Place:
         column, row, size = (scale * x for x in places[rng.integers(len(places))])
         size = max(2, min(size * rng.uniform(0.85, 1.15), height / 2, width / 2))
-        column += rng.normal(0, 0.02) * width
-        row += rng.normal(0, 0.02) * height
-        column = np.clip(column, size / 2, width - size / 2)
-        return Place(
-            float(column), float(np.clip(row, size / 2, height - size / 2)), size
-        )
+        column, row = rng.normal((column, row), (0.02 * width, 0.02 * height))
+        low, high = size / 2, (width - size / 2, height - size / 2)
+        return Place(*np.clip((column, row), low, high).tolist(), size)
 
     def measure_texture(place: Place) -> float:
         foot = place.cut(image, 1.0, below=3).mean(axis=2)
@@ -259,21 +257,21 @@ def read_parts(scenes: Path, signs: Path, seed: int = 0) -> tuple[Part, Part]:
     """
     classes, samples = read_german(scenes)
     empty = [Path(s.path) for s in samples if classes[s.label] == GERMAN_CLASSES[0]]
-    limits = [sign for sample in samples for sign in sample.signs]
-    if len(empty) < 2 or not limits:
-        raise ValueError(
-            "There are too few scenes. Expected: two without a speed limit, to paste "
-            "into, and one with, for sizes and places. "
-            f"Received: {scenes} with {len(empty)} and {len(samples) - len(empty)}"
-        )
     places = [
         Place(
             column=(sign.left + sign.right) / 2,
             row=(sign.top + sign.bottom) / 2,
             size=(sign.right - sign.left + sign.bottom - sign.top) / 2,
         )
-        for sign in limits
+        for sample in samples
+        for sign in sample.signs
     ]
+    if len(empty) < 2 or not places:
+        raise ValueError(
+            "There are too few scenes. Expected: two without a speed limit, to paste "
+            "into, and one with, for sizes and places. "
+            f"Received: {scenes} with {len(empty)} and {len(samples) - len(empty)}"
+        )
     tracks = _read_tracks(signs)
     few = [GERMAN_LIMITS[n] for n in _LIMITS if len(tracks.get(n, ())) < 2]
     others = [n for n in tracks if n not in _LIMITS and len(tracks[n]) > 1]

@@ -3,13 +3,10 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _CANDIDATES = 12  # crops, of which the one that fits its surroundings is pasted
 _CAMERA_BLUR = 0.4  # deviation in pixels of the full-resolution image
@@ -54,8 +51,8 @@ class Place(NamedTuple):
         ]
 
 
-def open_image(path: Path) -> "Image.Image":
-    """Decode an image file, whatever its format, as red, green and blue.
+def read_image(path: Path) -> _Array:
+    """Decode an image file, whatever its format: (height, width, 3) uint8.
 
     Raises:
         OSError: it cannot be read or decoded.
@@ -64,7 +61,7 @@ def open_image(path: Path) -> "Image.Image":
 
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow's readers raise nearly anything on bad bytes
         raise OSError(f"{path} cannot be read: {error}") from error
 
@@ -76,7 +73,7 @@ def read_crop(path: Path, sign_class: int, roi: Sequence[int]) -> Crop:
         OSError: the file cannot be read.
         ValueError: the box is outside the crop, or too small.
     """
-    pixels = np.asarray(open_image(path))
+    pixels = read_image(path)
     left, top, right, bottom = roi
     sign = pixels[max(0, top) : bottom + 1, max(0, left) : right + 1]
     shape = bottom + 1 - top, right + 1 - left
@@ -114,9 +111,8 @@ def paste_sign(
     from PIL import Image, ImageFilter
 
     inner, outer = place.cut(image, 1.0), place.cut(image, 1.4)
-    around = (outer.sum((0, 1)) - inner.sum((0, 1), "float64")) / (
-        max(3, outer.size - inner.size) / 3
-    )
+    around = outer.sum((0, 1), "float64") - inner.sum((0, 1))
+    around /= max(1, outer[..., 0].size - inner[..., 0].size)
     crop = _choose_crop(rng, tracks, place.size, around)
     ratio = place.size / crop.size
     height, width = (max(2, round(ratio * side)) for side in crop.sign.shape[:2])
