@@ -130,6 +130,29 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     return value
 
 
+def check_class_names(class_names: Any) -> tuple[str, ...]:
+    """Return names of classes, each there once.
+
+    Args:
+        class_names: list of names.
+
+    Raises:
+        ValueError: none, a single text, or a name that is there twice.
+
+    Example:
+
+    >>> check_class_names(["cat", "dog"])
+    ('cat', 'dog')
+    """
+    names = () if isinstance(class_names, str) else tuple(map(str, class_names))
+    if not names or len({*names}) < len(names):
+        raise ValueError(
+            "`class_names` must be a list of different names. Received: "
+            f"class_names={class_names!r}"
+        )
+    return names
+
+
 def check_inputs(inputs: Any, *names: str, optional: tuple[str, ...] = ()) -> Any:
     """Return the inputs of a layer that takes several, or their shapes.
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from attention_sampling.callbacks import check_model_file
-from attention_sampling.data.errors import SourceError
+from attention_sampling.data.errors import SourceError, is_fault_of_process
 from attention_sampling.files import replacing
 from attention_sampling.visualize import explain_image, open_for, plot_attention
 
@@ -26,10 +26,12 @@ def predict_files(
         **keywords: further arguments of ``open_source``.
 
     Returns:
-        (name, reason) of each image that cannot be read.
+        (name, reason) of each image left out: it cannot be read, or has another size than
+        the model takes.
 
     Raises:
-        OSError: there are no images, or the output cannot be written.
+        OSError: there are no images, the output cannot be written, or the process lacks
+            files or memory.
         ValueError: no such model, or images that do not fit it.
     """
     if Path(model_file).is_dir():
@@ -46,6 +48,8 @@ def predict_files(
                 try:
                     seen = explain_image(model, source, index)
                 except (SourceError, ValueError) as error:  # it, or its size
+                    if is_fault_of_process(error):
+                        raise
                     left_out.append((name, str(error)))
                     continue
                 plot_attention(output / picture, **seen)

@@ -1,10 +1,12 @@
 """python -m attention_sampling predict, as a user runs it."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
 from PIL import Image
-from processes import COMMANDS, read_table, run
+from processes import COMMANDS, interrupt, read_table, run, start, wait_until
 
 from attention_sampling import SampleSoftmax, attention_sampling
 from attention_sampling.data import open_source
@@ -72,6 +74,22 @@ def test_writes_beside_the_images_without_replacing_them(trained):
     assert (code, errors) == (0, "")
     assert {path: path.read_bytes() for path in before} == before
     assert len(read_table(folder / "predictions.csv")) == 3
+
+
+def test_interrupted_it_keeps_the_table_of_what_was_done(trained):
+    pets, output = trained / "pets", trained / "out"
+    for number in range(100):
+        shutil.copy(pets / "cat" / "a.png", pets / "cat" / f"{number}.png")
+    words = [*COMMANDS, "predict", trained / "model.keras", pets, "--output", output]
+    with start(*words) as process:
+        wait_until(lambda: len(list(output.glob("*.png"))) > 2, process)
+        code, _, errors = interrupt(process)
+    assert code == 130
+    assert errors == "stopped\n"
+    rows = read_table(output / "predictions.csv")
+    assert 2 <= len(rows) < 103
+    assert all((output / row["picture"]).exists() for row in rows)
+    assert not list(output.glob("*.part*"))
 
 
 def test_what_cannot_be_predicted_is_one_line(trained):

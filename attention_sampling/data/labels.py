@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attention_sampling.checks import check_class_names
 from attention_sampling.data.source import Source
 
 _COLUMNS = ("file", "label")
@@ -105,21 +106,6 @@ def encode_labels(
     return np.array([numbers[text] for text in texts], "int32"), names
 
 
-def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return names of classes, each there once.
-
-    Raises:
-        ValueError: a single text, or a name that is there twice.
-    """
-    names = () if isinstance(class_names, str) else tuple(map(str, class_names))
-    if not names or len({*names}) < len(names):
-        raise ValueError(
-            "`class_names` must be a list of different names. Received: "
-            f"class_names={class_names!r}"
-        )
-    return names
-
-
 def label_images(
     source: Source,
     labels: Mapping[str, str] | Sequence[Any],
@@ -164,7 +150,8 @@ def _look_up(
         first = source.names[found.index(None)]
         raise ValueError(
             f"{len(found) - len(known)} of {len(found)} images have no label; the first: "
-            f"{first}"
+            f"{first}. Add them to the table, or open the table itself, for its images "
+            "alone"
         )
     return known
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from attention_sampling.checks import check_choice
+from attention_sampling.checks import check_choice, check_class_names
 from attention_sampling.data.errors import (
     SourceError,
     describe_error,
@@ -18,7 +18,7 @@ from attention_sampling.data.errors import (
 from attention_sampling.data.files import FileSource, Paths
 from attention_sampling.data.hdf5 import HDF5Source
 from attention_sampling.data.images import ImageFilesSource
-from attention_sampling.data.labels import check_class_names, label_images, read_table
+from attention_sampling.data.labels import label_images, read_table
 from attention_sampling.data.slides import OpenSlideSource
 from attention_sampling.data.tiff import TiffSource, is_tiff
 

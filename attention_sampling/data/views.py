@@ -202,6 +202,8 @@ def _choose_variants(
     seed: int | None,
 ) -> Callable[[], _Indices]:
     """Return what gives, for each image of an epoch, the index of one of its variants."""
+    if variants == (0,):
+        return next_epoch
     generator = np.random.default_rng(random.randrange(2**32) if seed is None else seed)
 
     def next_indices() -> _Indices:
@@ -209,7 +211,7 @@ def _choose_variants(
         chosen = generator.choice(variants, size=len(images))
         return (images + count * chosen).astype("int32")
 
-    return next_epoch if variants == (0,) else next_indices
+    return next_indices
 
 
 def _check_views(source: Source, size: tuple[int, int], chosen: _Indices) -> None:

@@ -6,6 +6,7 @@ from keras import ops
 from attention_sampling import backend
 from attention_sampling.checks import (
     check_choice,
+    check_class_names,
     check_count,
     check_flag,
     check_images,
@@ -95,12 +96,9 @@ class AttentionSampling(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         if class_names is None and not isinstance(source, dict):
             class_names = getattr(source, "class_names", None)
-        if isinstance(class_names, str):
-            raise ValueError(
-                "`class_names` must be a list of names. Received: "
-                f"class_names={class_names!r}"
-            )
-        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        if class_names is not None:
+            class_names = check_class_names(class_names)
+        self.class_names = class_names
         self.attention = _check_network("attention", attention)
         self.feature = _check_network("feature", feature)
         self.proposal = None
