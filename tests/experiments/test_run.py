@@ -158,6 +158,7 @@ def test_settings_are_the_defaults_and_what_is_given(tmp_path):
     ordered = settings_of("colon_cancer", data, "--estimator=ordered")
     assert ordered["control_variate"] is False
     assert settings_of("colon_cancer", data, "--test-on=1-3")["folds"] is None
+    assert settings_of("colon_cancer", data, "--folds=blocks")["folds"] == "blocks"
 
 
 @pytest.mark.parametrize(
