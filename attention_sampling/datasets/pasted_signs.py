@@ -35,7 +35,7 @@ from attention_sampling.datasets.traffic_signs import (
 )
 from attention_sampling.files import replacing
 
-__all__ = ["Part", "make_image", "read_parts", "write_pasted_signs"]
+__all__ = ["Part", "make_image", "read_parts", "write_part", "write_pasted_signs"]
 
 _LIMITS = [n for n, name in GERMAN_LIMITS.items() if name in GERMAN_CLASSES]
 _TEST_FRACTION = 0.3  # of the scenes, and of the physical signs of each class
@@ -115,22 +115,32 @@ def write_pasted_signs(
 
     # All three appear, or none.
     with replacing(paths[0]) as train, replacing(paths[1]) as test:
-        _write_part(train, parts[0], n_train, (seed, 0), scale, show)
-        _write_part(test, parts[1], n_test, (seed, 1), scale, show)
+        write_part(train, parts[0], n_train, (seed, 0), scale, show)
+        write_part(test, parts[1], n_test, (seed, 1), scale, show)
         with replacing(paths[2]) as file:
             settings = {"n_train": n_train, "n_test": n_test, "seed": seed}
             text = json.dumps(settings | {"scale": scale}, indent=2) + "\n"
             file.write_text(text, encoding="ascii")
 
 
-def _write_part(
+def write_part(
     directory: Path,
     part: Part,
     count: int,
     seed: tuple[int, int],
     scale: float,
-    show: Callable[[], None],
+    show: Callable[[], None] = lambda: None,
 ) -> None:
+    """Write ``images`` and ``gt.txt``: part of `write_pasted_signs`.
+
+    Args:
+        directory: to write into.
+        part: what the images are made of.
+        count: of images.
+        seed: of every choice.
+        scale: height and width over those of the scenes.
+        show: called after each image.
+    """
     from PIL import Image
 
     (directory / "images").mkdir(parents=True)

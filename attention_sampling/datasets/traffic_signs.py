@@ -71,11 +71,13 @@ class Sample:
         path: the image file.
         label: index into the classes of the data set.
         signs: the signs that give the image its label; () for an empty road.
+        other_signs: of the German benchmark, those that do not.
     """
 
     path: str
     label: int
     signs: tuple[Sign, ...]
+    other_signs: tuple[Sign, ...] = ()
 
 
 def read_german(directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
@@ -105,16 +107,18 @@ def read_german(directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
     _refuse_missing(annotations, sorted(boxes.keys() - images.keys()), folder)
     found = []
     for stem, path in sorted(images.items()):
-        signs = tuple(
-            Sign(GERMAN_LIMITS[sign_class], top, left, bottom, right)
-            for left, top, right, bottom, sign_class in boxes.get(stem, ())
-            if sign_class in GERMAN_LIMITS
-        )
+        signs, others = [], []
+        for left, top, right, bottom, sign_class in boxes.get(stem, ()):
+            name = GERMAN_LIMITS.get(sign_class, f"class {sign_class}")
+            sign = Sign(name, top, left, bottom, right)
+            (signs if sign_class in GERMAN_LIMITS else others).append(sign)
         names = {sign.name for sign in signs} or {GERMAN_CLASSES[0]}
         if len(names) == 1 and names <= set(GERMAN_CLASSES):
-            found.append((str(path), *names, signs))
-    classes = tuple(c for c in GERMAN_CLASSES if c in {name for _, name, _ in found})
-    return classes, [Sample(path, classes.index(name), s) for path, name, s in found]
+            found.append((str(path), names.pop(), tuple(signs), tuple(others)))
+    classes = tuple(c for c in GERMAN_CLASSES if c in {name for _, name, *_ in found})
+    return classes, [
+        Sample(path, classes.index(name), *signs) for path, name, *signs in found
+    ]
 
 
 def read_german_boxes(annotations: Path) -> dict[str, tuple[GermanBox, ...]]:

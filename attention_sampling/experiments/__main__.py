@@ -1,4 +1,4 @@
-"""``python -m attention_sampling experiments run | cost | report``."""
+"""``python -m attention_sampling experiments run | real-scenes | cost | report``."""
 
 import argparse
 import importlib
@@ -11,6 +11,7 @@ from attention_sampling.files import quiet_imports
 # Command -> its module, imported when it is asked for, and what it does.
 _COMMANDS = {
     "run": ("run", "train a method of the paper on one of its tasks"),
+    "real-scenes": ("real_scenes", "train on pasted signs, read real ones"),
     "cost": ("cost.command", "measure time and memory a sample"),
     "report": ("report", "write tables and curves of what was measured"),
 }
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         remedy = "; --resume goes on after the last epoch"
-        is_run = arguments.command == "run"
+        is_run = arguments.command in ("run", "real-scenes")
         print(f"\ninterrupted{remedy if is_run else ''}", file=sys.stderr)
         sys.exit(130)
 

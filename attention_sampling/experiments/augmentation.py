@@ -17,6 +17,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "light": {"brightness": 0.1, "contrast": 0.1},
     "strong": {"brightness": 0.1, "contrast": 0.2, "stain": 0.2, "orient": True},
     "shift": {"brightness": 0.1, "contrast": 0.2, "shift": 0.05},
+    "colour": {"brightness": 0.1, "contrast": 0.3, "colour": 0.1},
 }
 
 
@@ -28,6 +29,7 @@ def augment(
     stain: float = 0.0,
     orient: bool = False,
     shift: float = 0.0,
+    colour: float = 0.0,
 ) -> Any:
     """Change an image at random.
 
@@ -40,6 +42,7 @@ def augment(
         orient: whether to mirror, and to turn by quarters.
         shift: largest translation, as a fraction of height and width; what comes in at a
             border is mirrored.
+        colour: largest change of each of red, green and blue, as a fraction of it.
 
     Returns:
         Tensor likewise.
@@ -52,7 +55,7 @@ def augment(
     ((4, 6, 3), 'uint8')
     """
     shape = image.shape
-    random = tf.random.stateless_uniform([8], seed, -1, 1)
+    random = tf.random.stateless_uniform([10], seed, -1, 1)
     brightness, contrast = brightness * random[0], contrast * random[1]
     if shift:
         border = [(round(shift * extent),) * 2 for extent in shape[:2]]
@@ -68,6 +71,8 @@ def augment(
         mixing = np.linalg.inv(_STAINS) @ amounts @ _STAINS
         density = tf.math.log((image + 1) / 256)
         image = 256 * tf.exp(tf.tensordot(density, mixing, 1)) - 1
+    if colour:
+        image *= 1 + colour * random[7:10]
     mean = tf.reduce_mean(image)
     image = mean + (image - mean) * (1 + contrast) + 255 * brightness
     return tf.ensure_shape(tf.saturate_cast(tf.round(image), tf.uint8), shape)

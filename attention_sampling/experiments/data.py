@@ -12,7 +12,7 @@ import tensorflow as tf
 from attention_sampling.data import HDF5Source, Source
 from attention_sampling.datasets import colon_cancer, folds, speed_limits
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
-from attention_sampling.experiments import networks
+from attention_sampling.experiments import networks, sign_networks
 from attention_sampling.experiments.augmentation import AUGMENTATIONS, augment
 from attention_sampling.experiments.tasks import TASKS, Task
 
@@ -55,6 +55,8 @@ class Images:
         balanced: whether to weigh each class by the inverse of its prior.
         view: from an index to the view, where there are views to be read.
         source: of the patches, where images stay on disk.
+        boxes: of each image two lists, of what makes its label and of things like it that
+            do not, (top, left, bottom, right) in its pixels; where there are boxes.
     """
 
     task: Task
@@ -68,6 +70,7 @@ class Images:
     balanced: bool = False
     view: Callable[[int], np.ndarray] | None = None
     source: Source | None = None
+    boxes: Sequence[tuple[Sequence[Any], Sequence[Any]]] = ()
 
     def batches(
         self,
@@ -228,12 +231,13 @@ def _load_scenes(directory, settings):
         data = tf.io.read_file(tf.gather(paths, index))
         return tf.io.decode_image(data, 3, expand_animations=False)
 
+    boxes = [
+        tuple([(s.top, s.left, s.bottom, s.right) for s in signs] for signs in both)
+        for both in ((sample.signs, sample.other_signs) for sample in samples)
+    ]
+
     def truth(index):
-        sample = samples[index]
-        boxes = [
-            (sign.top, sign.left, sign.bottom, sign.right) for sign in sample.signs
-        ]
-        return Truth(Path(sample.path).stem, read(index).numpy(), boxes)
+        return Truth(Path(samples[index].path).stem, read(index).numpy(), *boxes[index])
 
     return Images(
         _fit_road_task(size, len(data.classes), settings),
@@ -244,7 +248,8 @@ def _load_scenes(directory, settings):
         truth,
         {"images": len(samples)},
         AUGMENTATIONS[settings["augmentation"]],
-        balanced=True,
+        balanced=settings["balanced"],
+        boxes=boxes,
     )
 
 
@@ -256,19 +261,24 @@ def _fit_road_task(size, n_classes, settings):
         "strides": strides,
         "first_stride": first_stride,
     }
-    patch = settings["patch_size"]
+    patch, center = settings["patch_size"], settings.get("center", True)
+    chosen: dict[str, Any] = {}
+    if settings.get("networks") == "paper":
+        build, pool = functools.partial(networks.residual_features, **network), 8
+    else:
+        build, pool = sign_networks.sign_features, 4
+        chosen = {"attention": sign_networks.sign_attention, "receptive_field": 0}
     task = replace(
         TASKS["speed_limits"],
         image_shape=(*size, 3),
-        # 8 n pixels leave no rest when the attention network pools 8 x 8.
-        view_size=tuple(8 * round(extent * settings["scale"] / 8) for extent in size),
+        # Without a rest when the attention network pools.
+        view_size=tuple(pool * round(x * settings["scale"] / pool) for x in size),
         patch_size=(patch, patch),
         n_classes=n_classes,
         # As dense as in the paper: four fifths of a patch from one to the next.
         grid_size=tuple(-(-5 * extent // (4 * patch)) for extent in size),
-        feature=functools.partial(
-            networks.residual_features, **network, center=settings.get("center", True)
-        ),
+        feature=functools.partial(build, center=center),
         convolutional=network,
+        **chosen,
     )
     return task.resized()  # which refuses sizes that do not fit

@@ -147,7 +147,7 @@ def _write_metrics(
         "fits": fits,
         **average_fits(fits, folds),
     }
-    _write_json(output / "metrics.json", metrics)
+    write_json(output / "metrics.json", metrics)
     return metrics
 
 
@@ -176,7 +176,8 @@ def average_fits(fits: list[dict[str, Any]], folds: int) -> dict[str, Any]:
     return averages
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
 

@@ -48,14 +48,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "speed_limits": {
         **_COMMON,
         "method": "ats-5",
+        "epochs": 20,
+        "learning_rate": 5e-4,
+        "decay": 1.0,
         "batch_size": 16,
-        "control_variate": False,
-        "augmentation": "shift",
+        "augmentation": "colour",
         "test_fraction": 0.25,
         "test_from": None,
-        "patch_size": 100,
-        "scale": 0.3,
+        "networks": "signs",
+        "patch_size": 96,
+        "scale": 0.25,
         "strides": "1,2,2,2",
+        "pretrain": 10,
+        "start": None,
+        "balanced": False,
     },
 }
 # What differs for generated images.
@@ -70,10 +76,14 @@ GENERATED: dict[str, dict[str, Any]] = {
         "control_variate": True,
         "mix": 1.0,
         "mix_epochs": 14,
+        "decay": 0.25,
+        "augmentation": "shift",
         "test_fraction": 0.2,
+        "networks": "paper",
         "patch_size": 64,
-        "scale": 0.25,
         "strides": "2,1,2,2,2",
+        "pretrain": 0,
+        "balanced": True,
     },
 }
 # What differs with --paper: what the paper says, and where it says nothing, what the
@@ -92,7 +102,18 @@ _PAPER: dict[str, Any] = {
 PAPER: dict[str, dict[str, Any]] = {
     "megapixel_mnist": {**_PAPER, "epochs": 500, "batch_size": 128},
     "colon_cancer": {**_PAPER, "augmentation": "light"},
-    "speed_limits": {**_PAPER, "epochs": 500, "batch_size": 32},
+    "speed_limits": {
+        **_PAPER,
+        "epochs": 500,
+        "learning_rate": 1e-3,
+        "batch_size": 32,
+        "augmentation": "shift",
+        "networks": "paper",
+        "patch_size": 100,
+        "scale": 0.3,
+        "pretrain": 0,
+        "balanced": True,
+    },
 }
 # Of methods without an attention network, or that sample nothing, or have no patches.
 _ATTENTION = ("entropy", "mix", "mix_epochs")
@@ -101,12 +122,13 @@ _UNUSED = {
     "ats": (),
     "u": _ATTENTION,
     "deep-mil": _SAMPLING,
-    "cnn": (*_SAMPLING, "feature_scale", "center"),
+    "cnn": (*_SAMPLING, "feature_scale", "center", "networks", "pretrain"),
 }
 _CHOICES = {
     "clip": ("weight", "global"),
     "dtype_policy": ("float32", "mixed_bfloat16"),
     "augmentation": tuple(AUGMENTATIONS),
+    "networks": ("signs", "paper"),
     "estimator": ("unordered", "ordered"),
     "prediction": ("sample", "top_k", "all"),
 }
@@ -150,7 +172,11 @@ _HELP = {
     "test_from": "test with the images of this number and above",
     "patch_size": "in full-resolution pixels",
     "scale": "of the view to the image",
-    "strides": "of the feature network: its first convolution, and each block",
+    "networks": "of attention and features: for small signs, or those of the paper",
+    "strides": "of the residual networks: the first convolution, and each block",
+    "pretrain": "passes in which each network first learns from the boxes around signs",
+    "start": "model file of another run to begin with",
+    "balanced": "weigh each class by the inverse of its frequency",
 }
 
 

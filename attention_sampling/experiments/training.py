@@ -14,7 +14,9 @@ import tensorflow as tf
 
 from attention_sampling.callbacks import EpochCheckpoint, ProposalMix, resume_training
 from attention_sampling.experiments.data import Images
+from attention_sampling.experiments.pretraining import begin_with, pretrain
 from attention_sampling.experiments.tasks import build_model
+from attention_sampling.files import replacing
 from attention_sampling.layers import LocalContrast
 from attention_sampling.pipeline import set_source
 
@@ -63,6 +65,7 @@ def train(
     else:
         model, done = build_compiled_model(images, settings, where["seed"], steps), 0
         log.unlink(missing_ok=True)
+        _begin(model, images, train_on, settings, directory, where["seed"])
     if done < epochs:
         inputs = [entry.name for entry in model.inputs]
         # Another order after each interruption; 31 bits, as TensorFlow takes them.
@@ -107,6 +110,20 @@ def train(
         **{name: round(float(values.iloc[-1]), 6) for name, values in curve.items()},
         "curve": {name: values.round(6).tolist() for name, values in curve.items()},
     }
+
+
+def _begin(model, images, train_on, settings, directory, seed):
+    """Give a new model the weights of another run, or of networks trained on boxes."""
+    if settings.get("start"):
+        begin_with(model, keras.saving.load_model(settings["start"], compile=False))
+    elif settings.get("pretrain"):
+        kept = directory / "pretrained.keras"
+        if not kept.exists():
+            scale = settings["feature_scale"]
+            pretrain(model, images, train_on, settings["pretrain"], scale, seed)
+            with replacing(kept) as part:
+                model.save(part)
+        model.load_weights(kept)
 
 
 def build_compiled_model(

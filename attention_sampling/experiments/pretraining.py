@@ -1,0 +1,268 @@
+"""The two networks of attention sampling, each trained by itself on boxes around signs.
+
+Signs are small and rare. A feature network that cannot read them yet gives the attention
+no reason to find them, and an attention that finds none gives it nothing to read.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from attention_sampling.experiments.augmentation import augment
+from attention_sampling.experiments.data import Images
+from attention_sampling.layers.attention_sampling import sampling_layers
+
+_N_WINDOWS = 3  # of each image, in an epoch
+_ZOOM = 0.2  # of a window: largest change of the logarithm of its size
+_SHIFT = 1 / 6  # of a window: farthest that a sign is from its middle
+_LEARNING_RATE = 2e-3
+
+
+def pretrain(
+    model: keras.Model,
+    images: Images,
+    indices: np.ndarray,
+    epochs: int,
+    feature_scale: float,
+    seed: int,
+) -> None:
+    """Train the networks of a model, of any method with patches, on boxes.
+
+    Args:
+        model: of ``build_model``; its networks are trained, and its last layer.
+        images: with boxes, and augmentation without a shift.
+        indices: (chosen,) of the images to train on.
+        epochs: passes over them, for each network.
+        feature_scale: factor of the features before the last layer.
+        seed: of order and windows.
+
+    Reference:
+        Not in the paper, whose Swedish signs are larger in their images.
+    """
+    networks = find_networks(model)
+    scale = keras.layers.Rescaling(feature_scale, dtype="float32")
+    head = keras.Sequential([scale, networks["label"]])
+    pretrain_features(networks["feature"], head, images, indices, epochs, seed)
+    if "attention" in networks:
+        pretrain_attention(networks["attention"], images, indices, epochs, seed)
+
+
+def begin_with(model: keras.Model, other: keras.Model) -> None:
+    """Give the networks of a model the weights of those of another, of any method.
+
+    Args:
+        model: of ``build_model``, with patches.
+        other: likewise, with patches of the same size.
+
+    Raises:
+        ValueError: the networks differ.
+    """
+    theirs = find_networks(other)
+    for name, network in find_networks(model).items():
+        if name in theirs:
+            network.set_weights(theirs[name].get_weights())
+
+
+def find_networks(model: keras.Model) -> dict[str, Any]:
+    """Return what a model learns: "feature", "label", and "attention" if it samples."""
+    networks = {"label": model.get_layer("label")}
+    if not (layers := sampling_layers(model)):
+        return networks | {"feature": model.get_layer("feature")}
+    networks["feature"] = layers[0].feature
+    if layers[0].attention.trainable_weights:
+        networks["attention"] = layers[0].attention
+    return networks
+
+
+def pretrain_features(
+    feature: keras.Model,
+    head: keras.Layer,
+    images: Images,
+    indices: np.ndarray,
+    epochs: int,
+    seed: int,
+) -> None:
+    """Train a feature network, and the classifier after it, to read single windows.
+
+    Of the three windows of an image, two show its limit if there is one; the others show
+    another sign, or anything. Arguments as of ``pretrain``.
+    """
+    shape, batch_size = feature.input_shape[1:], 64
+    count = len(indices) * _N_WINDOWS
+    patch = keras.Input(shape)
+    model = keras.Model(patch, head(feature(patch)))
+    model.compile(
+        _optimizer(epochs * count / batch_size),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+
+    def cut(image: Any, index: Any, seed: Any) -> Any:
+        rng, label = np.random.default_rng(seed), images.labels[index]
+        return cut_windows(rng, image, *images.boxes[index], label, shape[:2])
+
+    def read(index: Any, seed: Any) -> Any:
+        cuts = [images.read(index), index, seed]
+        windows, labels = tf.numpy_function(cut, cuts, [tf.uint8, tf.int32])
+        return tf.ensure_shape(windows, (None, *shape)), tf.ensure_shape(labels, [None])
+
+    def change(window: Any, label: Any, seed: Any) -> Any:
+        return augment(window, seed, **images.changes), label
+
+    dataset = _shuffle(indices, seed).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.unbatch().shuffle(16 * batch_size, seed=seed)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
+    dataset = _with_seeds(dataset, seed).map(
+        lambda pair, seed: change(*pair, seed), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    _fit("Features", model, dataset.batch(batch_size), epochs)
+
+
+def pretrain_attention(
+    attention: keras.Model, images: Images, indices: np.ndarray, epochs: int, seed: int
+) -> None:
+    """Train an attention network to find what makes the label of an image.
+
+    The loss is the negative logarithm of the attention in the boxes. Images without a box
+    are left out. Arguments as of ``pretrain``.
+    """
+    task, batch_size = images.task, 16
+    indices = np.array([index for index in indices if len(images.boxes[index][0])])
+    view = keras.Input(task.view_shape)
+    model = keras.Model(view, attention(view))
+    map_shape = model.output_shape[1:]
+    model.compile(
+        _optimizer(epochs * len(indices) / batch_size),
+        loss=lambda inside, attention: -ops.log(_sum(inside * attention) + 1e-6),
+        metrics=[attention_in_boxes],
+    )
+
+    def mark(index: Any) -> Any:
+        return mark_cells(images.boxes[index][0], task.image_shape, map_shape)
+
+    def make(index: Any, seed: Any) -> Any:
+        inside = tf.numpy_function(mark, [index], tf.float32)
+        image = tf.ensure_shape(images.read(index), task.image_shape)
+        view = tf.image.resize(image, task.view_size, "area")
+        view = augment(tf.cast(tf.round(view), tf.uint8), seed, **images.changes)
+        inside = tf.ensure_shape(inside, map_shape)
+        mirror = tf.random.stateless_uniform([], seed) < 0.5  # where, not what
+        return (
+            tf.where(mirror, tf.reverse(view, [1]), view),
+            tf.where(mirror, tf.reverse(inside, [1]), inside),
+        )
+
+    dataset = _shuffle(indices, seed).map(make, num_parallel_calls=tf.data.AUTOTUNE)
+    _fit("Attention", model, dataset.batch(batch_size), epochs)
+
+
+def cut_windows(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    boxes: Sequence[Any],
+    other_boxes: Sequence[Any],
+    label: int,
+    size: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut three windows, each a little larger or smaller than it is returned.
+
+    Args:
+        rng: source of every choice.
+        image: (height, width, 3) uint8.
+        boxes: (top, left, bottom, right) of what makes the label.
+        other_boxes: of things like it that do not.
+        label: of the image.
+        size: (height, width) of the windows, in pixels.
+
+    Returns:
+        Windows (3, height, width, 3) uint8, black outside of the image, and labels (3,)
+        int32: that of the image where the window holds the middle of one of the boxes,
+        else 0.
+    """
+    from PIL import Image
+
+    whole = Image.fromarray(image)
+    extent, shape = np.array(size, "float64"), np.array(image.shape[:2])
+    windows, labels = [], []
+    for number in range(_N_WINDOWS):
+        chosen = boxes if number < 2 and len(boxes) else other_boxes
+        span = extent * np.exp(rng.uniform(-_ZOOM, _ZOOM))
+        if len(chosen) and (number < 2 or len(boxes)):
+            top, left, bottom, right = chosen[rng.integers(len(chosen))]
+            # Signs larger than a patch are seen in part, but not much of the smallest.
+            side = max(bottom - top, right - left) / min(size)
+            span = span * max(1.0, min(1.1 * side, 1.6))
+            middle = np.array([top + bottom, left + right]) / 2
+            middle = middle + rng.uniform(-_SHIFT, _SHIFT, 2) * span
+        else:
+            middle = rng.uniform(0, shape)
+        (top, left), (bottom, right) = middle - span / 2, middle + span / 2
+        window = whole.transform(
+            size[::-1],
+            Image.Transform.EXTENT,
+            (left, top, right, bottom),
+            Image.Resampling.BILINEAR,
+        )
+        windows.append(np.asarray(window))
+        inside = any(
+            abs(np.array([a + c, b + d]) / 2 - middle).max() < span.min() / 2
+            for a, b, c, d in boxes
+        )
+        labels.append(label if inside else 0)
+    return np.stack(windows), np.array(labels, "int32")
+
+
+def mark_cells(
+    boxes: Sequence[Any], image_shape: Sequence[int], map_shape: tuple[int, int]
+) -> np.ndarray:
+    """Return (rows, columns) float32: 1 for cells at the middle of a box, else 0.
+
+    Args:
+        boxes: (top, left, bottom, right) in pixels of the image.
+        image_shape: height and width of the image, in pixels.
+        map_shape: rows and columns of the attention map.
+    """
+    cell = np.array(image_shape[:2]) / map_shape
+    rows, columns = (
+        (np.arange(n) + 0.5) * c for n, c in zip(map_shape, cell, strict=True)
+    )
+    marked = np.zeros(map_shape, "float32")
+    for top, left, bottom, right in boxes:
+        near = np.maximum(cell, max(bottom - top, right - left) / 4)
+        in_rows = abs(rows - (top + bottom) / 2) <= near[0]
+        marked[np.ix_(in_rows, abs(columns - (left + right) / 2) <= near[1])] = 1
+    return marked
+
+
+def attention_in_boxes(inside: Any, attention: Any) -> Any:
+    """Return the attention (batch,) in the marked cells: the metric of the training."""
+    return _sum(inside * attention)
+
+
+def _fit(name: str, model: keras.Model, dataset: tf.data.Dataset, epochs: int) -> None:
+    print(f"{name} from boxes, {len(dataset)} steps an epoch", flush=True)
+    model.fit(dataset.prefetch(2), epochs=epochs, shuffle=False, verbose=2)
+
+
+def _sum(attention: Any) -> Any:
+    return ops.sum(attention, axis=(1, 2))
+
+
+def _optimizer(steps: float) -> keras.optimizers.Optimizer:
+    falling = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, math.ceil(steps))
+    return keras.optimizers.Adam(falling, clipnorm=1.0)
+
+
+def _shuffle(indices: np.ndarray, seed: int) -> tf.data.Dataset:
+    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(indices, "int32"))
+    return _with_seeds(dataset.shuffle(len(indices), seed=seed), seed)
+
+
+def _with_seeds(dataset: tf.data.Dataset, seed: int) -> tf.data.Dataset:
+    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+    return tf.data.Dataset.zip(dataset, seeds)

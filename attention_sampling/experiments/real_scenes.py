@@ -1,0 +1,205 @@
+"""``experiments real-scenes``: a model that learns from pasted signs and reads real ones."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from attention_sampling.datasets.folds import stratified_folds
+from attention_sampling.datasets.pasted_signs import Part, read_parts, write_part
+from attention_sampling.datasets.pasting import read_image
+from attention_sampling.datasets.same_sign import leave_out
+from attention_sampling.datasets.traffic_signs import (
+    Sample,
+    read_german,
+    read_german_boxes,
+)
+from attention_sampling.experiments.circumstances import describe_run
+from attention_sampling.experiments.data import Images, load_images
+from attention_sampling.experiments.pretraining import begin_with
+from attention_sampling.experiments.run import write_json
+from attention_sampling.experiments.settings import DEFAULTS
+from attention_sampling.experiments.tasks import build_model
+from attention_sampling.experiments.training import train
+from attention_sampling.files import keep_settings, one_process, replacing
+
+_SCALE = 0.5  # of the photographs: enough to read signs, and much cheaper
+_SETTINGS = {
+    **DEFAULTS["speed_limits"],
+    "method": "ats-10",
+    "patch_size": 48,
+    "scale": 0.5,
+}
+# What training begins with -> the folds whose scenes and signs it has not seen.
+_STARTS = {"start-a": (0, 1), "start-b": (2, 3, 4), "start-all": ()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes to its parser."""
+    parser.add_argument("scenes", type=Path, help="directory of GTSDB")
+    parser.add_argument("signs", type=Path, help="directory of GTSRB")
+    for name, default, explanation in (
+        ("n-images", 6000, "scenes with pasted signs to begin with"),
+        ("pretrain", 8, "passes over them in which each network learns from boxes"),
+        ("epochs", 4, "passes over them to learn from labels"),
+        ("real-epochs", 12, "passes over the real scenes to learn from labels"),
+        ("seed", 0, "of scenes, folds, weights and order"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, help=f"{explanation} ({default})"
+        )
+    parser.add_argument("--dtype-policy", default="float32", help="of Keras (float32)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/real-scenes"), help="directory"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on after the last whole epoch"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train and test in five folds, then train on all scenes, and write the model.
+
+    Writes ``metrics.json`` and ``speed_limits.keras``, for photographs of full size.
+
+    Raises:
+        OSError: a file cannot be read or written, or another process is at work.
+        ValueError: images that cannot be read as the two benchmarks.
+    """
+    names = ("n_images", "pretrain", "epochs", "real_epochs", "seed", "dtype_policy")
+    options = {name: getattr(arguments, name) for name in names}
+    output, seed = arguments.output, arguments.seed
+    with one_process(output):
+        begun = (output / "settings.json").exists()
+        if begun and not arguments.resume:
+            raise ValueError(
+                f"{output} holds a run: go on with --resume, or choose another --output"
+            )
+        keep_settings(output / "settings.json", options, begun)
+        same = {"dtype_policy": options["dtype_policy"], "seed": seed}
+        settings = {**_SETTINGS, **same, "pretrain": options["pretrain"]}
+        settings["epochs"] = options["epochs"]
+        tuning = {**settings, "epochs": options["real_epochs"]}
+
+        classes, samples = read_german(arguments.scenes)
+        labels = np.array([sample.label for sample in samples])
+        stems = [Path(sample.path).stem for sample in samples]
+        folds = stratified_folds(labels, 5, seed, names=stems)
+        predicted = np.full((2, len(samples)), -1)
+        for name, held_out in _STARTS.items():
+            unseen = [samples[i] for fold in held_out for i in folds[fold].test]
+            data = output / name / "data"
+            if not data.exists():
+                with replacing(data) as directory:
+                    _write_images(directory, arguments, unseen)
+            images = load_images("speed_limits", data, settings)
+            # Pasted scenes come first, then the real ones, by name.
+            count = len(images.labels) - len(samples)
+            real = count + np.arange(len(samples))
+            start = output / name / "model.keras"
+            tested = real[np.concatenate([folds[f].test for f in held_out or (0,)])]
+            where = {"run": 0, "seed": seed, "fold": None}
+            train(images, (np.arange(count), tested), settings, start.parent, where)
+            tuning["start"] = str(start)
+            for fold in held_out:
+                split = real[folds[fold].train], real[folds[fold].test]
+                print(f"Fold {fold}", flush=True)
+                directory = output / f"fold-{fold}"
+                train(images, split, tuning, directory, {**where, "fold": fold})
+                for number, path in enumerate((start, directory / "model.keras")):
+                    answers = _predict(path, images, split[1])
+                    predicted[number, folds[fold].test] = answers
+        train(images, (real, tested), tuning, output / "all", where)
+        trained = output / "all" / "model.keras"
+        _write_model(trained, images, tuning, output / "speed_limits.keras")
+        metrics = {
+            "kind": "real scenes",
+            **describe_run([word for word in arguments.words if word != "--resume"]),
+            "settings": options,
+            "classes": classes,
+            "before": _count(labels, predicted[0]),
+            "after": _count(labels, predicted[1]),
+        }
+        write_json(output / "metrics.json", metrics)
+    for when in ("before", "after"):
+        print(
+            "{}: error {error:.3f}, balanced {balanced_error:.3f}, constant answer "
+            "{constant_error:.3f}".format(f"{when} the real scenes", **metrics[when])
+        )
+
+
+def _write_images(
+    directory: Path, arguments: argparse.Namespace, unseen: list[Sample]
+) -> None:
+    """Write pasted scenes into ``train`` and all real scenes into ``test``."""
+    from PIL import Image
+
+    both = read_parts(arguments.scenes, arguments.signs)
+    tracks = {n: both[0].tracks[n] + both[1].tracks[n] for n in both[0].tracks}
+    part = Part(both[0].scenes + both[1].scenes, tracks, both[0].places)
+    part = leave_out(part, unseen)
+    write_part(
+        directory / "train", part, arguments.n_images, (arguments.seed, 0), _SCALE
+    )
+    (directory / "test" / "images").mkdir(parents=True)
+    boxes, lines = read_german_boxes(arguments.scenes / "gt.txt"), []
+    for sample in read_german(arguments.scenes)[1]:
+        stem = Path(sample.path).stem
+        image = Image.fromarray(read_image(Path(sample.path)))
+        size = [round(_SCALE * extent) for extent in image.size]
+        image = image.resize(size, Image.Resampling.BOX)
+        image.save(directory / "test" / "images" / f"{stem}.jpg", quality=95)
+        for *corners, sign_class in boxes.get(stem, ()):
+            left, top, right, bottom = (round(_SCALE * x) for x in corners)
+            corners = [left, top, max(left + 1, right), max(top + 1, bottom)]
+            lines.append(";".join(map(str, (f"{stem}.jpg", *corners, sign_class))))
+    (directory / "test" / "gt.txt").write_text("\n".join(lines) + "\n", "ascii")
+
+
+def _predict(path: Path, images: Images, indices: np.ndarray) -> np.ndarray:
+    """Return the labels (chosen,) that a saved model gives some images."""
+    model = keras.saving.load_model(path, compile=False)
+    batches = images.batches(indices, [entry.name for entry in model.inputs], 16)
+    return model.predict(batches, verbose=0).argmax(axis=-1)
+
+
+def _count(labels: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """Return errors, that of the constant answer, and how often each answer was given."""
+    n_classes = labels.max() + 1
+    confusion = np.zeros((n_classes, n_classes), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    of_class = confusion.sum(axis=1)
+    right = confusion.diagonal()
+    return {
+        "error": float(1 - right.sum() / len(labels)),
+        "balanced_error": float(1 - (right / of_class).mean()),
+        "constant_error": float(1 - of_class.max() / len(labels)),
+        "confusion": confusion.tolist(),
+    }
+
+
+def _write_model(trained: Path, images: Images, settings: dict[str, Any], path: Path):
+    """Write a trained model for photographs of full size, of any height and width."""
+    patch = round(settings["patch_size"] / _SCALE)
+    task = dataclasses.replace(
+        images.task,
+        image_shape=(None, None, 3),
+        view_size=(None, None),
+        patch_size=(patch, patch),
+    )
+    keras.config.set_dtype_policy("float32")
+    model = build_model(
+        task,
+        settings["method"],
+        seed=settings["seed"],
+        entropy=0,
+        feature_scale=settings["feature_scale"],
+        center=settings["center"],
+        sampling={"prediction": settings["prediction"]},
+    )
+    begin_with(model, keras.saving.load_model(trained, compile=False))
+    with replacing(path) as part:
+        model.save(part)

@@ -1,0 +1,90 @@
+"""Networks for photographs, where what is looked for is small, rare and legible."""
+
+from typing import Any
+
+import keras
+
+from attention_sampling.layers import SampleSoftmax
+
+_CELL = 4  # pixels of the view, each way
+
+
+def sign_attention(
+    channels: int = 3, smooth: float = 1e-4, name: str = "attention"
+) -> keras.Model:
+    """Build an attention network for small things in photographs.
+
+    Batch-normalized convolutions, and a softmax over cells of 4 x 4 pixels of the view.
+    One score sees 30 x 30 pixels.
+
+    Args:
+        channels: channels of the view, whose pixels are 0 to 255.
+        smooth: fraction of the uniform distribution in the attention map.
+        name: name of the model.
+
+    Returns:
+        Model from views (batch, height, width, channels) of any size to attention maps
+        (batch, height // 4, width // 4).
+
+    Example:
+
+    >>> network = sign_attention()
+    >>> tuple(network(keras.ops.zeros((1, 200, 340, 3))).shape)
+    (1, 50, 85)
+    """
+    view = keras.Input((None, None, channels))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(view)
+    x = keras.layers.MaxPooling2D(2)(_convolve(x, 16))
+    x = keras.layers.MaxPooling2D(2)(_convolve(_convolve(x, 32), 32))
+    x = _convolve(_convolve(x, 48), 32, size=1)
+    # Starts even. Under mixed precision too, the softmax is that of exact scores.
+    x = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", dtype="float32")(x)
+    attention = SampleSoftmax(True, smooth=smooth, dtype="float32")(x)
+    return keras.Model(view, attention, name=name)
+
+
+def sign_features(
+    patch_shape: tuple[int, int, int],
+    center: bool = True,
+    name: str = "feature",
+) -> keras.Model:
+    """Build a feature network that reads small signs, wherever in the patch they are.
+
+    Five batch-normalized convolutions, the largest response of each filter, and unit
+    norm. They see patches of 48 to 95 pixels as they are, and larger ones at a half, a
+    third and so on: weights for patches of 48 pixels fit those of 96 of images twice as
+    large.
+
+    Args:
+        patch_shape: (height, width, channels) of the patches, pixels 0 to 255.
+        center: batch-normalize the features before their norm is 1.
+        name: name of the model.
+
+    Returns:
+        Model from patches (batch, height, width, channels) to features (batch, 80) of
+        unit L2 norm.
+
+    Example:
+
+    >>> network = sign_features((48, 48, 3))
+    >>> tuple(network(keras.ops.zeros((2, 48, 48, 3))).shape)
+    (2, 80)
+    """
+    patch = keras.Input(patch_shape)
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
+    if (shrink := min(patch_shape[:2]) // 48) > 1:
+        x = keras.layers.AveragePooling2D(shrink)(x)
+    x = keras.layers.MaxPooling2D(2)(_convolve(x, 32))
+    x = keras.layers.MaxPooling2D(2)(_convolve(_convolve(x, 64), 64))
+    x = keras.layers.GlobalMaxPooling2D()(_convolve(_convolve(x, 80), 80))
+    if center:
+        x = keras.layers.BatchNormalization(momentum=0.95)(x)
+    x = keras.layers.UnitNormalization(dtype="float32")(x)
+    return keras.Model(patch, x, name=name)
+
+
+def _convolve(x: Any, filters: int, size: int = 3) -> Any:
+    x = keras.layers.Conv2D(
+        filters, size, padding="same", use_bias=False, kernel_initializer="he_normal"
+    )(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.95)(x))
