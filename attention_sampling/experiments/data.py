@@ -12,6 +12,7 @@ import tensorflow as tf
 from attention_sampling.data import HDF5Source, Source
 from attention_sampling.datasets import colon_cancer, folds, speed_limits
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
+from attention_sampling.datasets.stains import normalize_stains
 from attention_sampling.experiments import networks, sign_networks
 from attention_sampling.experiments.augmentation import AUGMENTATIONS, augment
 from attention_sampling.experiments.tasks import TASKS, Task
@@ -176,7 +177,10 @@ def _load_digits(directory, settings):
 
 def _load_tissue(directory, settings):
     data = colon_cancer.load_colon_cancer(directory)
-    pixels = tf.constant(colon_cancer.read_images(data.samples))
+    pixels = colon_cancer.read_images(data.samples)
+    if settings["normalize_stains"]:
+        pixels = np.stack([normalize_stains(image) for image in pixels])
+    pixels = tf.constant(pixels)
 
     def splits(seed):
         if settings["folds"] is None:
@@ -196,9 +200,10 @@ def _load_tissue(directory, settings):
 
     height, width = data.size
     task = TASKS["colon_cancer"].resized(data.size, (height // 5, width // 5))
-    feature = functools.partial(
-        networks.colon_cancer_features, dropout=settings["dropout"]
-    )
+    network = {
+        name: settings[name] for name in ("dropout", "width") if name in settings
+    }
+    feature = functools.partial(networks.colon_cancer_features, **network)
     return Images(
         replace(task, feature=feature),
         ("without", "epithelial"),

@@ -74,8 +74,9 @@ def run(arguments: argparse.Namespace) -> None:
         directory = arguments.data or _generate(arguments.task, output / "data")
         images = load_images(arguments.task, directory, settings)
         settings["data"] = {"generated": is_generated(directory), **images.about}
-        # Without decay, a training that is done may be gone on with.
-        free = () if settings["decay"] else ("epochs",)
+        # Without decay, a training that is done may be gone on with; with an average, the
+        # weights to go on from are gone.
+        free = () if settings["decay"] or settings["ema"] else ("epochs",)
         kept = {name: settings[name] for name in settings if name not in free}
         keep_settings(output / "settings.json", kept, trained)
         height, width, _ = images.task.image_shape

@@ -14,6 +14,7 @@ _COMMON: dict[str, Any] = {
     "learning_rate": 1e-3,
     "decay": 0.25,
     "weight_decay": 0.0,
+    "ema": 0.0,
     "clip": "weight",
     "dtype_policy": "float32",
     "center": True,
@@ -39,8 +40,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         **_COMMON,
         "batch_size": 5,
         "decay": 0.5,
+        "normalize_stains": False,
         "augmentation": "strong",
         "dropout": 0.0,
+        "width": 1.0,
         "folds": 5,
         "train_on": None,
         "test_on": None,
@@ -122,7 +125,10 @@ _UNUSED = {
     "ats": (),
     "u": _ATTENTION,
     "deep-mil": _SAMPLING,
-    "cnn": (*_SAMPLING, "feature_scale", "center", "networks", "pretrain"),
+    "cnn": (
+        *_SAMPLING,
+        *("feature_scale", "center", "dropout", "width", "networks", "pretrain"),
+    ),
 }
 _CHOICES = {
     "clip": ("weight", "global"),
@@ -144,6 +150,7 @@ _RANGES = {
     "batch_size": (1, math.inf),
     "patch_size": (1, math.inf),
     "decay": (0, 1),
+    "ema": (0, 1),
 }
 _HELP = {
     "epochs": "passes over the training images",
@@ -151,6 +158,8 @@ _HELP = {
     "learning_rate": "of Adam",
     "decay": "fraction of the training, at its end, in which the learning rate falls to 0",
     "weight_decay": "of AdamW; 0 for Adam",
+    "ema": "momentum of the moving average of the weights, which is tested and kept; 0 for "
+    "the weights themselves",
     "clip": "at norm 1, the gradient of each weight by itself, or of all together",
     "dtype_policy": "of Keras",
     "center": "batch-normalize the features before their norm is 1",
@@ -162,8 +171,10 @@ _HELP = {
     "control_variate": "take noise out of the gradient of the attention",
     "prediction": "outside training: sample, the cells of most attention, or all",
     "on_demand": "leave the images on disk and read the sampled patches",
+    "normalize_stains": "show all images in the same stains, by Macenko et al. 2009",
     "augmentation": "of the training images",
     "dropout": "fraction dropped in the dense layers of the features",
+    "width": "factor of the filters and units of the feature network",
     "folds": "random parts of the images, each to test with once; blocks for five parts "
     "of consecutive numbers",
     "train_on": "instead of folds, numbers of images such as 1-50,60",

@@ -12,7 +12,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from attention_sampling.callbacks import EpochCheckpoint, ProposalMix, resume_training
+from attention_sampling.callbacks import (
+    EpochCheckpoint,
+    ProposalMix,
+    resume_training,
+    save_model,
+)
 from attention_sampling.experiments.data import Images
 from attention_sampling.experiments.pretraining import begin_with, pretrain
 from attention_sampling.experiments.tasks import build_model
@@ -85,7 +90,7 @@ def train(
                 keras.callbacks.TensorBoard(
                     directory / "tensorboard", write_graph=False
                 ),
-                *_mix_callbacks(settings),
+                *_other_callbacks(settings),
             ],
             shuffle=False,
             verbose=1 if sys.stdout.isatty() else 2,
@@ -98,6 +103,11 @@ def train(
             f"Received: --learning-rate {settings['learning_rate']}; try a lower one, in "
             "another --output"
         )
+    if settings["ema"]:
+        # Up to here the file held the weights to go on from. The averaged ones, which
+        # were tested, take their place; where they have already, this changes nothing.
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        save_model(model, path)
     curve = {
         name: (1 - rows[column] if name.endswith("error") else rows[column])
         for name, (column, _) in MEASURES.items()
@@ -178,11 +188,13 @@ def _build_optimizer(settings, steps):
             warmup_target=rate if falling < steps else None,
             warmup_steps=steps - falling,
         )
-    clip = {"global_clipnorm" if settings["clip"] == "global" else "clipnorm": 1.0}
+    options = {"global_clipnorm" if settings["clip"] == "global" else "clipnorm": 1.0}
+    if settings["ema"]:
+        options |= {"use_ema": True, "ema_momentum": settings["ema"]}
     if not settings["weight_decay"]:
-        return keras.optimizers.Adam(rate, **clip)
+        return keras.optimizers.Adam(rate, **options)
     optimizer = keras.optimizers.AdamW(
-        rate, weight_decay=settings["weight_decay"], **clip
+        rate, weight_decay=settings["weight_decay"], **options
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
@@ -196,10 +208,13 @@ def _class_weights(images, indices):
     return {label: len(indices) / (len(counts) * n) for label, n in counts.items()}
 
 
-def _mix_callbacks(settings):
-    if not settings.get("mix_epochs"):
-        return []
-    return [ProposalMix(settings["mix"], 0.0, settings["mix_epochs"])]
+def _other_callbacks(settings):
+    callbacks = []
+    if settings.get("mix_epochs"):
+        callbacks.append(ProposalMix(settings["mix"], 0.0, settings["mix_epochs"]))
+    if settings["ema"]:
+        callbacks.append(keras.callbacks.SwapEMAWeights())  # during tests only
+    return callbacks
 
 
 class EpochSeconds(keras.callbacks.Callback):

@@ -92,6 +92,8 @@ def test_colon_cancer_features_are_those_of_ilse_et_al(rng):
     ]
     assert shapes == [(24, 24, 36), (10, 10, 48), (512,), (512,)]
     assert network.count_params() == 1764 + 15600 + 1200 * 512 + 512 + 513 * 512
+    narrow = colon_cancer_features((27, 27, 3), width=0.25)
+    assert narrow.count_params() == 441 + 82 * 12 + 301 * 128 + 129 * 128
 
 
 @pytest.mark.parametrize("center", [False, True])

@@ -132,6 +132,51 @@ def test_a_killed_run_goes_on_after_the_last_epoch(data, tmp_path):
     assert not list(tmp_path.rglob(".*part*"))
 
 
+@pytest.mark.slow
+def test_averaged_weights_are_tested_and_kept(data, tmp_path):
+    words = ["colon_cancer", str(data / "colon_cancer"), f"--output={tmp_path}"]
+    words += ["--method=ats-2", "--epochs=2", "--pictures=1", "--prediction=top_k"]
+    words += ["--normalize-stains", "--ema=0.9", "--width=0.5", "--dropout=0.2"]
+    code, _, errors = run(*RUN, *words, "--folds=blocks")
+    assert code == 0, errors
+    metrics = read_metrics(tmp_path)
+    images = load_images("colon_cancer", data / "colon_cancer", metrics["settings"])
+    for fold, (_, test_on) in enumerate(images.splits(0)[:2]):
+        model = keras.saving.load_model(tmp_path / f"run-0/fold-{fold}/model.keras")
+        assert model.get_layer("label").input.shape == (None, 256)
+        test = images.batches(test_on, [entry.name for entry in model.inputs], 5)
+        tested = model.evaluate(test, return_dict=True, verbose=0)
+        fit = metrics["fits"][fold]
+        assert tested["cross_entropy"] == pytest.approx(fit["test_loss"], abs=1e-5)
+        assert 1 - tested["accuracy"] == pytest.approx(fit["test_error"], abs=1e-5)
+    # The weights to go on from are gone.
+    assert "epochs was 2" in refuse(*words, "--decay=0", "--epochs=3", "--resume")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_its_average(data, tmp_path):
+    """An epoch of one step, and nothing random: as if it had not been killed."""
+    words = ["colon_cancer", str(data / "colon_cancer"), "--method=deep-mil"]
+    words += ["--augmentation=none", "--train-on=1-4", "--epochs=15", "--ema=0.9"]
+    words.append("--pictures=0")
+
+    def finish(output, *more):
+        main(["run", *words, f"--output={output}", *more])
+        return keras.saving.load_model(output / "run-0/model.keras").get_weights()
+
+    whole = finish(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    log = killed / "run-0/log.csv"
+    with start(*RUN, *words, f"--output={killed}") as process:
+        # By then the average is another than the weights.
+        wait_until(lambda: log.exists() and log.read_text().count("\n") > 6, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+    assert len(pd.read_csv(log)) < 15
+    for one, other in zip(whole, finish(killed, "--resume"), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-4)
+
+
 def test_a_second_process_ends_with_one_line(data, tmp_path):
     with one_process(tmp_path):
         refused = refuse(*words_for(data, "colon_cancer", tmp_path))
@@ -168,6 +213,8 @@ def test_settings_are_the_defaults_and_what_is_given(tmp_path):
         (["--strides=2,2"], "--strides is of another task than colon_cancer"),
         (["--method=cnn-0.5", "--entropy=1"], "--entropy does nothing for cnn-0.5"),
         (["--method=u-3", "--mix=0"], "--mix does nothing for u-3"),
+        (["--method=cnn-1", "--width=0.5"], "--width does nothing for cnn-1"),
+        (["--ema=1.5"], "--ema must be 0 to 1. Received: 1.5"),
         (["--mix-epochs=4"], "--mix-epochs needs --mix above 0"),
         (["--epochs=0"], "--epochs must be 1 to inf. Received: 0"),
         (["--decay=1.5"], "--decay must be 0 to 1. Received: 1.5"),
