@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sign_files import write_benchmarks
 
 import attention_sampling
-from attention_sampling.datasets.pasted_signs import read_parts
+from attention_sampling.datasets.pasted_signs import Part, read_parts
+from attention_sampling.datasets.pasting import Crop
 from attention_sampling.datasets.same_sign import leave_out
 from attention_sampling.datasets.traffic_signs import Sample, Sign, read_german
 
@@ -19,22 +19,37 @@ def count(part):
     return {sign_class: len(tracks) for sign_class, tracks in part.tracks.items()}
 
 
-def test_a_sign_in_a_scene_takes_its_track_and_the_scene_away(tmp_path):
-    part, _ = read_parts(*write_benchmarks(tmp_path))
-    # A sign of the training crops, twice as large and brighter, in an image of its own.
-    crop = part.tracks[2][0][-1].sign
+def make_part(rng, directory):
+    """Three tracks of two classes, all different, and two scenes."""
+    tracks = {}
+    for sign_class in (1, 2):
+        coarse = rng.integers(256, size=(3, 6, 6, 3), dtype="uint8")
+        signs = coarse.repeat(5, axis=1).repeat(5, axis=2)
+        tracks[sign_class] = [
+            [
+                Crop(sign, sign.mean((0, 1)), 0.0),
+                Crop(sign[::-1], sign.mean((0, 1)), 0.0),
+            ]
+            for sign in signs
+        ]
+    scenes = [(directory / f"{name}.png", ()) for name in "ab"]
+    return Part(scenes, tracks, [])
+
+
+def test_a_sign_in_a_scene_takes_its_track_and_the_scene_away(tmp_path, rng):
+    part = make_part(rng, tmp_path)
+    # The sign of one crop of a track, larger and with less contrast.
+    large = Image.fromarray(part.tracks[2][0][1].sign).resize((80, 80))
     scene = np.full((300, 300, 3), 90, "uint8")
-    large = Image.fromarray(crop).resize((80, 80), Image.Resampling.BICUBIC)
-    scene[20:100, 40:120] = np.clip(np.asarray(large) * 0.8 + 30, 0, 255)
-    path = part.scenes[0][0].with_suffix(".png")
+    scene[20:100, 40:120] = np.asarray(large) * 0.7 + 30
+    path = tmp_path / "a.png"
     Image.fromarray(scene).save(path)
-    sample = Sample(str(path), 2, (Sign("50", top=20, left=40, bottom=99, right=119),))
-    left = leave_out(part, [sample])
-    assert count(left) == {**count(part), 2: len(part.tracks[2]) - 1}
+    sign = Sign("50", top=20, left=40, bottom=99, right=119)
+    left = leave_out(part, [Sample(str(path), 2, (sign,))])
+    assert left.tracks == {1: part.tracks[1], 2: part.tracks[2][1:]}
     assert left.scenes == part.scenes[1:]
     empty = leave_out(part, [Sample(str(path), 0, ())])
-    assert count(empty) == count(part)
-    assert len(empty.scenes) == len(part.scenes) - 1
+    assert (empty.tracks, empty.scenes) == (part.tracks, part.scenes[1:])
 
 
 @pytest.mark.skipif(not (DATA / "gtsrb").is_dir(), reason=f"no {DATA / 'gtsrb'}")

@@ -1,5 +1,7 @@
 """Windows and cells that networks learn from before labels."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -78,10 +80,10 @@ def test_weights_of_patches_fit_those_of_larger_images(rng):
 
 
 def test_a_model_of_any_method_begins_with_the_networks_of_another(rng):
-    import dataclasses
-
     task = dataclasses.replace(
-        TASKS["speed_limits"].resized((96, 128), (48, 64)),
+        TASKS["speed_limits"],
+        image_shape=(96, 128, 3),
+        view_size=(48, 64),
         patch_size=(48, 48),
         attention=sign_attention,
         feature=sign_features,
