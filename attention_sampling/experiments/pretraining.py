@@ -100,6 +100,7 @@ def pretrain_features(
         _optimizer(epochs * count / batch_size),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
+        jit_compile=False,
     )
 
     def cut(image: Any, index: Any, seed: Any) -> Any:
@@ -140,6 +141,7 @@ def pretrain_attention(
         _optimizer(epochs * len(indices) / batch_size),
         loss=lambda inside, attention: -ops.log(_sum(inside * attention) + 1e-6),
         metrics=[attention_in_boxes],
+        jit_compile=False,
     )
 
     def mark(index: Any) -> Any:

@@ -6,8 +6,6 @@ import keras
 
 from attention_sampling.layers import SampleSoftmax
 
-_CELL = 4  # pixels of the view, each way
-
 
 def sign_attention(
     channels: int = 3, smooth: float = 1e-4, name: str = "attention"
@@ -15,7 +13,7 @@ def sign_attention(
     """Build an attention network for small things in photographs.
 
     Batch-normalized convolutions, and a softmax over cells of 4 x 4 pixels of the view.
-    One score sees 30 x 30 pixels.
+    One score sees 27 x 27 pixels.
 
     Args:
         channels: channels of the view, whose pixels are 0 to 255.
@@ -34,9 +32,9 @@ def sign_attention(
     """
     view = keras.Input((None, None, channels))
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(view)
-    x = keras.layers.MaxPooling2D(2)(_convolve(x, 16))
-    x = keras.layers.MaxPooling2D(2)(_convolve(_convolve(x, 32), 32))
-    x = _convolve(_convolve(x, 48), 32, size=1)
+    x = _convolve(_convolve(x, 16, size=5, strides=2), 24)
+    x = _convolve(_convolve(keras.layers.MaxPooling2D(2)(x), 32), 48)
+    x = _convolve(x, 32, size=1)
     # Starts even. Under mixed precision too, the softmax is that of exact scores.
     x = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", dtype="float32")(x)
     attention = SampleSoftmax(True, smooth=smooth, dtype="float32")(x)
@@ -83,8 +81,13 @@ def sign_features(
     return keras.Model(patch, x, name=name)
 
 
-def _convolve(x: Any, filters: int, size: int = 3) -> Any:
+def _convolve(x: Any, filters: int, size: int = 3, strides: int = 1) -> Any:
     x = keras.layers.Conv2D(
-        filters, size, padding="same", use_bias=False, kernel_initializer="he_normal"
+        filters,
+        size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
     )(x)
     return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.95)(x))

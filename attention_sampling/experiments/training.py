@@ -174,6 +174,7 @@ def build_compiled_model(
             # Alone: the loss holds the regularizer and the weights of the classes too.
             keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
         ],
+        jit_compile=False,  # compiled, a step takes twice as long on a CPU
     )
     return model
 
