@@ -61,7 +61,10 @@ setup(
         "whole slide image",
     ],
     packages=find_packages(include=["attention_sampling", "attention_sampling.*"]),
-    package_data={"attention_sampling": ["py.typed"]},
+    package_data={
+        "attention_sampling": ["py.typed"],
+        "attention_sampling.experiments.pretrained": ["*.keras"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.18",

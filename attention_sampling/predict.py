@@ -43,7 +43,7 @@ def predict_files(
         left_out = list(source.skipped)
         output.mkdir(parents=True, exist_ok=True)
         try:
-            for index, picture in enumerate(_picture_names(source.names)):
+            for index, picture in enumerate(picture_names(source.names)):
                 name = source.names[index]
                 try:
                     seen = explain_image(model, source, index)
@@ -79,7 +79,7 @@ def _describe(prediction: Any) -> tuple[str, dict[str, str]]:
     return ", ".join(cells.values()), cells
 
 
-def _picture_names(names: Sequence[str]) -> list[str]:
+def picture_names(names: Sequence[str]) -> list[str]:
     """Return a file name for the picture of each image, no two alike, none an image's."""
     stems = [Path(name).stem for name in names]
     if len({*stems}) < len(stems):

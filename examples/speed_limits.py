@@ -3,6 +3,7 @@
 An attention network sees a view at an eighth of the resolution and says where to look; a
 few patches are sampled there from the full image, and a feature network reads them. Both
 learn from one label for each image. Without --dataset the scenes are generated.
+--predict and --evaluate read photographs with a model that is trained already.
 
 Katharopoulos and Fleuret 2019, section 4.4.
 """
@@ -20,18 +21,26 @@ from attention_sampling.files import one_process, quiet_imports
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 with quiet_imports():
     import keras
+    import pandas as pd
     import tensorflow as tf
     from keras import callbacks, layers
+    from tqdm import tqdm
 
     import attention_sampling as ats
     from attention_sampling.callbacks import (
         EpochCheckpoint,
         begin_or_resume,
+        check_model_file,
         resume_training,
     )
+    from attention_sampling.data.photographs import read_photograph
     from attention_sampling.data.views import view_and_image_dataset
     from attention_sampling.datasets import speed_limits
     from attention_sampling.datasets.synthetic.scenes import write_scenes
+    from attention_sampling.datasets.traffic_signs import GERMAN_CLASSES, read_german
+    from attention_sampling.experiments import load_pretrained
+    from attention_sampling.layers.attention_sampling import sampling_layers
+    from attention_sampling.predict import picture_names
     from attention_sampling.visualize import explain, plot_attention
 
 VIEW_SCALE = 1 / 8  # a sign of 34 pixels is 4 pixels wide in the view
@@ -91,7 +100,7 @@ def build_feature():
     return keras.Model(patch, layers.UnitNormalization()(x), name="feature")
 
 
-def build_model(batches, n_classes, n_patches, seed):
+def build_model(batches, classes, n_patches, seed):
     (view, image), _ = batches.element_spec
     view = keras.Input(view.shape[1:], name="view")
     image = keras.Input(image.shape[1:], name="image", dtype="uint8")
@@ -103,10 +112,11 @@ def build_model(batches, n_classes, n_patches, seed):
         control_variate=True,
         prediction="top_k",
         seed=seed,
+        class_names=classes,
     )([view, image])
     # Features of length 1, averaged, would move the logits too little.
     features = layers.Rescaling(4.0)(features)
-    label = layers.Dense(n_classes, activation="softmax")(features)
+    label = layers.Dense(len(classes), activation="softmax")(features)
     model = keras.Model([view, image], label)
     cross_entropy = keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")
     model.compile(
@@ -117,15 +127,14 @@ def build_model(batches, n_classes, n_patches, seed):
     return model
 
 
-def train(
-    output, dataset, download, epochs, batch_size, n_patches, seed, resume, profile
-):
-    settings = {"batch_size": batch_size, "n_patches": n_patches, "seed": seed}
-    resume = not profile and begin_or_resume(output, resume, **settings)
-    directory = dataset or output / "scenes"
-    if download:
+def train(options, output):
+    batch_size, epochs, seed = options.batch_size, options.epochs, options.seed
+    settings = {"batch_size": batch_size, "n_patches": options.n_patches, "seed": seed}
+    resume = not options.profile and begin_or_resume(output, options.resume, **settings)
+    directory = options.dataset or output / "scenes"
+    if options.download:
         speed_limits.download_swedish(directory)
-    elif not dataset:
+    elif not options.dataset:
         write_scenes(directory)
     data = speed_limits.load_speed_limits(directory, test_fraction=0.2, seed=seed)
     keras.utils.set_random_seed(seed)
@@ -135,8 +144,8 @@ def train(
         model, done = resume_training(model_file, len(batches), log)
         print(f"Going on after epoch {done}")
     else:
-        model, done = build_model(batches, len(data.classes), n_patches, seed), 0
-    if profile:
+        model, done = build_model(batches, data.classes, options.n_patches, seed), 0
+    if options.profile:
         return measure_steps(model, batches, output / "profile")
     print("loss = cross_entropy + regularizer of the attention, which is negative")
     counts = Counter(sample.label for sample in data.train)
@@ -199,6 +208,53 @@ def measure_steps(model, batches, directory):
     print(f"Look at it: pip install xprof; tensorboard --logdir {directory}")
 
 
+def read_photographs(paths, model_file):
+    """Yield each photograph, its class, and what a trained model made of it."""
+    if model_file:
+        check_model_file(model_file)
+        model = keras.saving.load_model(model_file, compile=False)
+    else:
+        model = load_pretrained("speed_limits")
+    names = [layer.class_names for layer in sampling_layers(model)]
+    if len(names) != 1 or names[0] is None or model.inputs[1].ndim != 4:
+        raise ValueError(f"{model_file} is no model that this example has trained")
+    view_size, size = (x.shape[1:3] for x in model.inputs)
+    if None in size:  # it takes any; this is how large the signs were that it learned
+        view_size, size = None, (None, 1360)
+    for path in paths:
+        view, image = read_photograph(path, size, view_size)
+        seen = explain(model, [view[None], image[None]])
+        seen = {name: values[0] for name, values in seen.items()}
+        yield image, names[0][seen["prediction"].argmax()], seen
+
+
+def predict(paths, model_file, output):
+    """Print the limit in each photograph, and plot what the model looked at."""
+    output.mkdir(parents=True, exist_ok=True)
+    pictures, found = picture_names(paths), read_photographs(paths, model_file)
+    for path, picture, (image, name, seen) in zip(paths, pictures, found, strict=True):
+        limit = "no limit" if name == "empty" else f"{name} km/h"
+        title = f"{limit} ({seen.pop('prediction').max():.2f})"
+        plot_attention(output / picture, image, **seen, title=title)
+        print(f"{path}: {title}", flush=True)
+
+
+def evaluate(directory, model_file):
+    """Print how often a trained model is wrong on German traffic signs."""
+    classes, samples = read_german(directory)
+    found = read_photographs([sample.path for sample in samples], model_file)
+    found = tqdm(found, "Reading photographs", len(samples))
+    predicted = pd.Series([name for _, name, _ in found], name="predicted")
+    true = pd.Series([classes[sample.label] for sample in samples], name="true")
+    wrong, frequency = true != predicted, true.value_counts(normalize=True)
+    balanced = wrong.groupby(true).mean().mean()  # each class counts as much
+    print(f"{len(samples)} photographs")
+    print(f"Error {wrong.mean():.3f}, balanced error {balanced:.3f}")
+    print(f"Always {frequency.index[0]!r}: error {1 - frequency.iloc[0]:.3f}")
+    confusion = pd.crosstab(true, predicted)
+    print(confusion.reindex(GERMAN_CLASSES, columns=GERMAN_CLASSES, fill_value=0))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     option = parser.add_argument
@@ -211,14 +267,23 @@ def main():
     option("--seed", type=int, default=0, help="of the split too")
     option("--resume", action="store_true", help="go on after the last whole epoch")
     option("--profile", action="store_true", help="measure a few steps, train nothing")
+    option("--predict", nargs="+", metavar="PHOTO", help="print the limits")
+    option("--evaluate", type=Path, metavar="DIR", help="print the errors on a folder")
+    option("--model", type=Path, help="for these two, in place of the package's")
     arguments = parser.parse_args()
     if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:
         parser.error("--epochs, --batch-size and --n-patches must be at least 1")
     if arguments.download and not arguments.dataset:
         parser.error("--download needs --dataset, where to put the images")
-    options = vars(arguments)
-    with one_process(options.pop("output")) as output:
-        train(output, **options)
+    if arguments.predict:
+        predict(arguments.predict, arguments.model, arguments.output)
+    elif arguments.evaluate:
+        evaluate(arguments.evaluate, arguments.model)
+    elif arguments.model:
+        parser.error("--model needs --predict or --evaluate")
+    else:
+        with one_process(arguments.output) as output:
+            train(arguments, output)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@ import re
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from colored_spots import COLORS, photograph, probability, save_model
+from PIL import Image
 from processes import (
     EXAMPLES,
     interrupt_example,
     interrupt_training,
+    names_in,
     read_epochs,
     refuse,
     refuse_to_overwrite,
@@ -27,7 +31,7 @@ EXAMPLE = EXAMPLES / "speed_limits.py"
 
 def without_bars(errors):
     """Return the lines that are of no progress bar: none of CUDA, oneDNN or absl."""
-    bars = ("Road scenes: ", "Checking images: ")
+    bars = ("Road scenes: ", "Checking images: ", "Reading photographs: ")
     lines = re.split(r"[\r\n]+", errors)
     return [line for line in lines if line.strip() and not line.startswith(bars)]
 
@@ -68,6 +72,116 @@ def test_trains_and_goes_on(scenes, tmp_path, monkeypatch, capsys):
     assert sorted(output.glob("pictures/*.png")) == pictures
     assert not list(output.rglob("*.part*"))
     assert keras.saving.load_model(output / "model.keras").optimizer.iterations == 4
+
+    scene = next(scenes.rglob("*.jpg"))
+    run_here(EXAMPLE, "--predict", scene, "--model", output / "model.keras")
+    answer = r": (no limit|50 km/h) \(0\.\d\d\)\n"
+    assert re.fullmatch(re.escape(str(scene)) + answer, capsys.readouterr().out)
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """Go to a directory with ``model.keras``, and photographs of some sizes and kinds."""
+    monkeypatch.chdir(tmp_path)
+    save_model("model.keras")
+    photograph("empty").save("road.jpg")
+    photograph("50", size=(2720, 1601)).save("large.png")
+    photograph("80", size=(680, 400)).convert("L").save("small.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright
+    Path("phone").mkdir()
+    photograph("70", size=(2000, 1500)).save("phone/road.jpg", exif=turned)
+    return tmp_path
+
+
+def test_predicts_photographs(photographs, rng):
+    answers = {
+        "road.jpg": ("no limit", probability("empty")),
+        "large.png": ("50 km/h", probability("50")),
+        "small.jpg": ("80 km/h", probability("80")),
+        "phone/road.jpg": ("70 km/h", probability("70")),
+    }
+    # Where each pixel counts, the answer tells the scale.
+    reds = rng.integers([55, 0, 0], [256, 120, 120], size=(20, 34, 3), dtype="uint8")
+    blocks = Image.fromarray(reds)
+    blocks.resize((2720, 1600), Image.Resampling.NEAREST).save("blocks.png")
+    image = np.asarray(blocks.resize((1360, 800), Image.Resampling.NEAREST))
+    view = image.reshape(200, 4, 340, 4, 3).mean(axis=(1, 3))
+    model = keras.saving.load_model("model.keras")
+    [found] = model.predict([view[None], image[None]], verbose=0)
+    assert found.argmax() == [*COLORS].index("30")
+    answers["blocks.png"] = ("30 km/h", found.max())
+
+    code, printed, errors = run(EXAMPLE, "--predict", *answers, "--model=model.keras")
+    assert (code, errors) == (0, "")
+    assert printed == "".join(
+        f"{path}: {answer} ({value:.2f})\n" for path, (answer, value) in answers.items()
+    )
+    output = photographs / "runs" / "speed_limits"
+    stems = ["0-road", "1-large", "2-small", "3-road", "4-blocks"]
+    assert names_in(output) == [f"{stem}.attention.png" for stem in stems]
+    with Image.open(output / "3-road.attention.png") as picture:
+        assert picture.height > picture.width
+
+
+def test_evaluates_a_folder(photographs):
+    """On 13 photographs, none of them of 70 km/h, the model is wrong four times."""
+    pairs = [
+        *[("empty", "empty")] * 4,
+        *[("30", "30"), ("30", "50"), ("30", "empty")],
+        *[("50", "50")] * 3,
+        *[("80", "80"), ("80", "70"), ("80", "50")],
+    ]
+    numbers = {"empty": 13, "30": 1, "50": 2, "80": 5}  # 13: another sign, no limit
+    lines, folder = [], photographs / "signs"
+    folder.mkdir()
+    for number, (true, answer) in enumerate(pairs):
+        size = [(1360, 800), (1000, 750)][number % 2]
+        photograph(answer, size).save(folder / f"{number:05}.png")
+        lines.append(f"{number:05}.ppm;10;20;30;40;{numbers[true]}\n")
+    lines.append("00000.ppm;30;20;50;40;17\n")
+    for number, signs in ((90, (1, 2)), (91, (7,))):  # two limits; another limit
+        photograph("30").save(folder / f"{number:05}.png")
+        lines += [f"{number:05}.ppm;10;20;30;40;{sign}\n" for sign in signs]
+    (folder / "gt.txt").write_text("".join(lines))
+    code, printed, errors = run(EXAMPLE, "--evaluate", folder, "--model=model.keras")
+    assert (code, without_bars(errors)) == (0, [])
+
+    confusion = np.zeros((5, 5), int)
+    names = [*COLORS]
+    np.add.at(
+        confusion, tuple(np.transpose([[*map(names.index, p)] for p in pairs])), 1
+    )
+    counts = confusion.sum(axis=1)
+    recall = confusion.diagonal()[counts > 0] / counts[counts > 0]
+    first, second, third, *table = printed.splitlines()
+    assert first == "13 photographs"
+    error, balanced = 1 - confusion.trace() / 13, 1 - recall.mean()
+    assert second == f"Error {error:.3f}, balanced error {balanced:.3f}"
+    assert (error, balanced) == pytest.approx((4 / 13, 1 / 3))
+    assert third == f"Always 'empty': error {9 / 13:.3f}"
+    assert table[0].split() == ["predicted", *names]
+    rows = {name: [*map(int, row)] for name, *row in map(str.split, table[2:])}
+    assert rows == dict(zip(names, confusion.tolist(), strict=True))
+
+
+def test_what_cannot_be_read_is_one_line(photographs, capsys):
+    model = ["--model", "model.keras"]
+    whole = Path("road.jpg").read_bytes()
+    Path("cut.jpg").write_bytes(whole[: len(whole) // 2])
+    Path("flat.png").mkdir()
+    for path in ("cut.jpg", "flat.png", "nowhere.jpg", "model.keras"):
+        refused = refuse(EXAMPLE, "--predict", "small.jpg", path, *model)
+        assert refused.startswith(f"error: {path} cannot be read: ")
+        assert capsys.readouterr().out.startswith("small.jpg: 80 km/h")
+    refused = refuse(EXAMPLE, "--predict", "road.jpg", "--model", "cut.jpg")
+    assert refused.startswith("error: A model file is damaged, or none.")
+    view = keras.Input((4, 4, 3))
+    keras.Model(view, keras.layers.Flatten()(view)).save("other.keras")
+    refused = refuse(EXAMPLE, "--predict", "road.jpg", "--model", "other.keras")
+    assert refused == "error: other.keras is no model that this example has trained"
+    refused = refuse(EXAMPLE, "--evaluate", "phone", *model)
+    assert "gt.txt" in refused
 
 
 @pytest.mark.slow
