@@ -1,0 +1,59 @@
+"""``experiments real-scenes``, as a user runs it: interrupted, gone on with, and used."""
+
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from processes import COMMANDS, run, start, wait_until
+from sign_files import LIMITS, SIZE, write_benchmarks
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the images come from tf.data", allow_module_level=True)
+
+FEW = ["--n-images=16", "--pretrain=1", "--epochs=1", "--real-epochs=1"]
+
+
+def add_scenes(scenes):
+    """Add five scenes of each limit: as many as there are folds."""
+    lines = (scenes / "gt.txt").read_text()
+    for number, sign_class in enumerate(sorted(LIMITS) * 5):
+        name = f"{100 + number:05}.png"
+        image = np.full((SIZE[1], SIZE[0], 3), 60 + number, "uint8")
+        image[60:80, 25:45] = np.random.default_rng(number).integers(256, size=3)
+        Image.fromarray(image).save(scenes / "images" / name)
+        lines += f"{name};25;60;45;80;{sign_class}\n"
+    (scenes / "gt.txt").write_text(lines)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_and_its_model_reads_a_photograph(tmp_path):
+    benchmarks = write_benchmarks(tmp_path)
+    add_scenes(benchmarks[0])
+    output = tmp_path / "runs"
+    words = [*COMMANDS, "experiments", "real-scenes", *benchmarks, *FEW]
+    words.append(f"--output={output}")
+    with start(*words) as process:
+        wait_until((output / "fold-2" / "model.keras").exists, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+    code, _, errors = run(*words)
+    assert code == 1
+    assert "--resume" in errors.splitlines()[-1]
+    code, printed, errors = run(*words, "--resume")
+    assert code == 0, errors
+    metrics = json.loads((output / "metrics.json").read_text())
+    for when in ("before", "after"):
+        confusion = np.array(metrics[when]["confusion"])
+        # Every scene was tested with once: those of write_benchmarks too.
+        assert confusion.sum(axis=1).tolist() == [10, 6, 6, 5, 5]
+        error = 1 - np.trace(confusion) / confusion.sum()
+        assert metrics[when]["error"] == pytest.approx(error)
+        assert f"{error:.3f}" in printed
+    assert metrics["after"]["constant_error"] == pytest.approx(1 - 10 / 32)
+    model = keras.saving.load_model(output / "speed_limits.keras")
+    photograph = np.zeros((1, 160, 240, 3), "uint8")
+    probabilities = model.predict([np.zeros((1, 40, 60, 3)), photograph], verbose=0)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
