@@ -198,3 +198,55 @@ def plot_pictures(
                 margin=tuple(field / 2 * full / low for full, low in scales),
                 **truth,
             )
+
+
+def describe_answers(
+    model: keras.Model, images: Any, indices: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return what ``plot_grid`` takes of some images: image, windows, boxes and title.
+
+    Arguments as of ``plot_pictures``, of attention sampling.
+    """
+    if not len(indices):
+        return []
+    names = [entry.name for entry in model.inputs]
+    [(inputs, _)] = images.batches(np.array(indices), names, len(indices))
+    seen = explain(model, [values.numpy() for values in inputs])
+    found = []
+    for number, index in enumerate(indices):
+        truth, scores = images.truth(index), seen["prediction"][number]
+        label, answer = images.labels[index], int(np.argmax(scores))
+        title = (
+            f"{images.classes[label]}: {images.classes[answer]} ({scores[answer]:.2f})"
+        )
+        height, width = images.task.patch_size
+        windows = [(y, x, y + height, x + width) for y, x in seen["origins"][number]]
+        found.append(
+            {"image": truth.image, "windows": windows, "boxes": truth.boxes}
+            | {"title": title, "right": label == answer}
+        )
+    return found
+
+
+def plot_grid(path: Path, answers: Sequence[dict[str, Any]], columns: int = 3) -> None:
+    """Plot images side by side, with windows, boxes and answers; wrong ones in red.
+
+    Args:
+        path: JPEG file to write.
+        answers: as of ``describe_answers``.
+        columns: images in a row.
+    """
+    from matplotlib.figure import Figure
+
+    height, width = answers[0]["image"].shape[:2]
+    rows = -(-len(answers) // columns)
+    figure = Figure((12, rows * (12 / columns * height / width + 0.3)))
+    figure.set_layout_engine("constrained")
+    for axes in (panels := figure.subplots(rows, columns, squeeze=False).ravel()):
+        axes.set_axis_off()
+    for axes, answer in zip(panels, answers, strict=False):
+        axes.imshow(answer["image"])
+        axes.set_title(answer["title"], color="black" if answer["right"] else "red")
+        visualize.mark_boxes(axes, answer["boxes"], (), answer["windows"], gap=0)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=100, pil_kwargs={"quality": 85})

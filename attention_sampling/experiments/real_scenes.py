@@ -18,6 +18,7 @@ from attention_sampling.datasets.traffic_signs import (
     read_german,
     read_german_boxes,
 )
+from attention_sampling.experiments import figures
 from attention_sampling.experiments.circumstances import describe_run
 from attention_sampling.experiments.data import Images, load_images
 from attention_sampling.experiments.pretraining import begin_with
@@ -64,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train and test in five folds, then train on all scenes, and write the model.
 
-    Writes ``metrics.json`` and ``speed_limits.keras``, for photographs of full size.
+    Writes ``metrics.json``; ``scenes.jpg``, the first six scenes with a limit, each with the
+    answer of the model that has not seen it; and ``speed_limits.keras``, trained on all
+    scenes, for photographs of full size.
 
     Raises:
         OSError: a file cannot be read or written, or another process is at work.
@@ -89,6 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
         stems = [Path(sample.path).stem for sample in samples]
         folds = stratified_folds(labels, 5, seed, names=stems)
         predicted = np.full((2, len(samples)), -1)
+        shown = np.flatnonzero(labels)[:6].tolist()
+        answers = {}
         for name, held_out in _STARTS.items():
             unseen = [samples[i] for fold in held_out for i in folds[fold].test]
             data = output / name / "data"
@@ -110,8 +115,13 @@ def run(arguments: argparse.Namespace) -> None:
                 directory = output / f"fold-{fold}"
                 train(images, split, tuning, directory, {**where, "fold": fold})
                 for number, path in enumerate((start, directory / "model.keras")):
-                    answers = _predict(path, images, split[1])
-                    predicted[number, folds[fold].test] = answers
+                    model = keras.saving.load_model(path, compile=False)
+                    predicted[number, folds[fold].test] = _predict(
+                        model, images, split[1]
+                    )
+                chosen = [i for i in shown if i in folds[fold].test]
+                described = figures.describe_answers(model, images, real[chosen])
+                answers |= dict(zip(chosen, described, strict=True))
         train(images, (real, tested), tuning, output / "all", where)
         trained = output / "all" / "model.keras"
         _write_model(trained, images, tuning, classes, output / "speed_limits.keras")
@@ -124,6 +134,7 @@ def run(arguments: argparse.Namespace) -> None:
             "after": _count(labels, predicted[1]),
         }
         write_json(output / "metrics.json", metrics)
+        figures.plot_grid(output / "scenes.jpg", [answers[i] for i in shown])
     for when in ("before", "after"):
         print(
             "{}: error {error:.3f}, balanced {balanced_error:.3f}, constant answer "
@@ -159,9 +170,8 @@ def _write_images(
     (directory / "test" / "gt.txt").write_text("\n".join(lines) + "\n", "ascii")
 
 
-def _predict(path: Path, images: Images, indices: np.ndarray) -> np.ndarray:
-    """Return the labels (chosen,) that a saved model gives some images."""
-    model = keras.saving.load_model(path, compile=False)
+def _predict(model: keras.Model, images: Images, indices: np.ndarray) -> np.ndarray:
+    """Return the labels (chosen,) that a model gives some images."""
     batches = images.batches(indices, [entry.name for entry in model.inputs], 16)
     return model.predict(batches, verbose=0).argmax(axis=-1)
 

@@ -129,7 +129,8 @@ _UNUSED = {
     "deep-mil": _SAMPLING,
     "cnn": (
         *_SAMPLING,
-        *("feature_scale", "center", "dropout", "width", "networks", "pretrain"),
+        *("feature_scale", "center", "dropout", "width"),
+        *("networks", "pretrain", "start"),
     ),
 }
 _CHOICES = {

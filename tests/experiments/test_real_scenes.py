@@ -44,6 +44,7 @@ def test_an_interrupted_run_goes_on_and_its_model_reads_a_photograph(tmp_path):
     assert "--resume" in errors.splitlines()[-1]
     code, printed, errors = run(*words, "--resume")
     assert code == 0, errors
+    assert (output / "scenes.jpg").stat().st_size > 10_000
     metrics = json.loads((output / "metrics.json").read_text())
     for when in ("before", "after"):
         confusion = np.array(metrics[when]["confusion"])
