@@ -214,6 +214,7 @@ def _write_section(
         missing = [x for x in published if x not in set(trained["method"])]
         if missing:
             parts.append(f"Not trained: {', '.join(map(_name, missing))}.")
+        parts += _format_budgets(trained)
     else:
         parts.append("Nothing was trained, only the cost was measured.")
     for cost in costs:
@@ -244,6 +245,23 @@ def _format_errors(trained: pd.DataFrame, published: Any) -> str:
         rows.append(cells)
     table = pd.DataFrame(rows)
     return _format_table(table.loc[:, (table != "").any()])  # not what is empty
+
+
+def _format_budgets(trained: pd.DataFrame) -> list[str]:
+    """Return a table of the test error by patches at prediction, if it was measured."""
+    rows = []
+    for name, row in trained.iterrows():
+        fits = row["curves"]
+        if "budgets" not in fits or fits["budgets"].isna().any():
+            continue
+        errors = pd.DataFrame(list(fits["budgets"]), index=fits.index)
+        products = errors.mul(fits["n_test"], axis=0).groupby(fits["run"]).sum()
+        of_runs = products.div(fits.groupby("run")["n_test"].sum(), axis=0)
+        cells = {"Patches at prediction": name}
+        for budget in of_runs:
+            cells[budget] = _mean(of_runs[budget].mean(), of_runs[budget].sem())
+        rows.append(cells)
+    return [_format_table(pd.DataFrame(rows).fillna(""))] if rows else []
 
 
 def _format_costs(cost: Any) -> str:

@@ -16,7 +16,12 @@ from attention_sampling.experiments.circumstances import describe_run
 from attention_sampling.experiments.data import Images, load_images
 from attention_sampling.experiments.settings import add_settings, choose_settings
 from attention_sampling.experiments.tasks import TASKS
-from attention_sampling.experiments.training import MEASURES, load_model, train
+from attention_sampling.experiments.training import (
+    MEASURES,
+    load_model,
+    measure_budgets,
+    train,
+)
 from attention_sampling.files import keep_settings, one_process, replacing
 
 
@@ -43,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name}", type=int, default=default, help=f"{explanation} ({default})"
         )
     parser.add_argument(
+        "--budgets",
+        type=_parse_budgets,
+        default=(),
+        metavar="N,N,...",
+        help="test each trained model of attention sampling with so many patches too",
+    )
+    parser.add_argument(
         "--paper", action="store_true", help="begin with the settings of the paper"
     )
     parser.add_argument(
@@ -62,6 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
         OSError: another process is at work in the output, or a file cannot be read.
     """
     settings = choose_settings(arguments)
+    if arguments.budgets and not settings["method"].startswith("ats"):
+        raise ValueError(f"--budgets does nothing for {settings['method']}")
     check_count("runs", arguments.runs, smallest=1)
     output = arguments.output or Path(f"runs/{arguments.task}-{settings['method']}")
     with one_process(output):
@@ -91,6 +105,13 @@ def run(arguments: argparse.Namespace) -> None:
                 print(f"{settings['method']}, {name}, seed {seed}", flush=True)
                 where = {"run": number, "seed": seed, "fold": fold}
                 fit = train(images, split, settings, output / name, where)
+                if arguments.budgets:
+                    fit["budgets"] = measure_budgets(
+                        output / name / "model.keras",
+                        images,
+                        split[1],
+                        arguments.budgets,
+                    )
                 fits.append(where | fit)
                 metrics = _write_metrics(output, arguments, settings, images, fits)
         report.plot_curves(output / "curve.png", report.summarize([metrics]))
@@ -100,6 +121,13 @@ def run(arguments: argparse.Namespace) -> None:
             chosen = figures.choose_in_turn(images.labels, test, arguments.pictures)
             figures.plot_pictures(model, images, chosen, output / "pictures")
     print(_summarize(metrics, images.labels))
+
+
+def _parse_budgets(text: str) -> tuple[int, ...]:
+    budgets = tuple(map(int, text.split(",")))
+    if min(budgets) < 1:
+        raise ValueError(text)
+    return budgets
 
 
 def _generate(task: str, directory: Path) -> Path:

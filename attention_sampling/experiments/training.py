@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from attention_sampling.experiments.pretraining import begin_with, pretrain
 from attention_sampling.experiments.tasks import build_model
 from attention_sampling.files import replacing
 from attention_sampling.layers import LocalContrast
-from attention_sampling.pipeline import set_source
+from attention_sampling.pipeline import set_source, with_sampling
 
 # Measure -> its column of the log, and what the folds of a run count by.
 MEASURES = {
@@ -232,6 +233,28 @@ class EpochSeconds(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Say what it shows."""
         logs["seconds"] = self.seconds
+
+
+def measure_budgets(
+    path: Path, images: Images, indices: np.ndarray, budgets: Sequence[int]
+) -> dict[str, float]:
+    """Return the test error of one trained model by the patches it samples of an image.
+
+    Args:
+        path: of the model.
+        images: of its task.
+        indices: of the images to test with.
+        budgets: numbers of patches.
+    """
+    model = load_model(path, images.source)
+    inputs, errors = [entry.name for entry in model.inputs], {}
+    for n_patches in budgets:
+        sampling = with_sampling(model, n_patches, prediction="sample")
+        # As many patches at once as a batch of ten images with ten.
+        batches = images.batches(indices, inputs, max(1, 100 // n_patches))
+        predicted = sampling.predict(batches, verbose=0).argmax(axis=-1)
+        errors[str(n_patches)] = float(np.mean(predicted != images.labels[indices]))
+    return errors
 
 
 def load_model(path: Path, source: Any) -> keras.Model:

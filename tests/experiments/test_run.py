@@ -30,9 +30,10 @@ RUN = [*COMMANDS, "experiments", "run"]
 SMALL = {
     "megapixel_mnist": ["--method=u-2", "--on-demand"],
     "colon_cancer": [
-        *("--method=ats-2", "--folds=2", "--runs=2", "--dtype-policy=mixed_bfloat16")
+        *("--method=ats-2", "--folds=2", "--runs=2", "--dtype-policy=mixed_bfloat16"),
+        "--budgets=1,3",
     ],
-    "speed_limits": ["--method=deep-mil", "--patch-size=40", "--strides=2,2,2"],
+    "speed_limits": ["--method=deep-mil", "--patch-size=40", "--pretrain=1"],
 }
 
 
@@ -100,12 +101,15 @@ def test_a_task_is_trained_and_gone_on_with(data, task, tmp_path):
     assert metrics["mean"]["test_error"] == pytest.approx(
         np.mean([one["test_error"] for one in metrics["runs"]]), abs=1e-6
     )
+    budgets = {tuple(fit.get("budgets", ())) for fit in metrics["fits"]}
+    assert budgets == {("1", "3") if metrics["method"] == "ats-2" else ()}
     pictures = list((output / "pictures").glob("*.png"))
     assert len(pictures) == {"ats-2": 4, "u-2": 0, "deep-mil": 2}[metrics["method"]]
     # Not again by mistake, not with other settings, and at once where all is done.
     assert "holds trained models: go on with --resume" in refuse(*words)
     refused = refuse(*words, "--resume", "--learning-rate=0.5")
-    assert "learning_rate was 0.001, is 0.5" in refused
+    rate = metrics["settings"]["learning_rate"]
+    assert f"learning_rate was {rate}, is 0.5" in refused
     main(["run", *words, "--resume"])
     assert read_metrics(output)["fits"] == metrics["fits"]
 
