@@ -218,6 +218,8 @@ def read_photographs(paths, model_file):
     names = [layer.class_names for layer in sampling_layers(model)]
     if len(names) != 1 or names[0] is None or model.inputs[1].ndim != 4:
         raise ValueError(f"{model_file} is no model that this example has trained")
+    if not {*names[0]} <= {*GERMAN_CLASSES}:
+        raise ValueError(f"{model_file} reads no German limits: {', '.join(names[0])}")
     view_size, size = (x.shape[1:3] for x in model.inputs)
     if None in size:  # it takes any; this is how large the signs were that it learned
         view_size, size = None, (None, 1360)
@@ -267,8 +269,9 @@ def main():
     option("--seed", type=int, default=0, help="of the split too")
     option("--resume", action="store_true", help="go on after the last whole epoch")
     option("--profile", action="store_true", help="measure a few steps, train nothing")
-    option("--predict", nargs="+", metavar="PHOTO", help="print the limits")
-    option("--evaluate", type=Path, metavar="DIR", help="print the errors on a folder")
+    use = parser.add_mutually_exclusive_group().add_argument
+    use("--predict", nargs="+", metavar="PHOTO", help="print the limits")
+    use("--evaluate", type=Path, metavar="DIR", help="print the errors on a folder")
     option("--model", type=Path, help="for these two, in place of the package's")
     arguments = parser.parse_args()
     if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:

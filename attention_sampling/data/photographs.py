@@ -23,7 +23,7 @@ def read_photograph(
     Args:
         path: a file that Pillow reads; it becomes RGB.
         size: (height, width) of the image in pixels; a height of None follows from the
-            shape of the photograph, and is a multiple of 8.
+            shape of the photograph, and is a multiple of 16.
         view_size: (height, width) of the view in pixels, not larger; None for a quarter of the image.
 
     Returns:
@@ -39,7 +39,7 @@ def read_photograph(
     >>> Image.new("L", (3000, 2000)).save("photo.jpg")
     >>> view, image = read_photograph("photo.jpg", (None, 1360))
     >>> view.shape, image.shape
-    ((226, 340, 3), (904, 1360, 3))
+    ((228, 340, 3), (912, 1360, 3))
     """
     from PIL import Image, ImageOps
 
@@ -50,7 +50,7 @@ def read_photograph(
         raise SourceError(f"{os.fspath(path)} cannot be read: {error}") from error
     height, width = size
     if height is None:
-        height = max(8, 8 * round(width * photo.height / photo.width / 8))
+        height = max(16, 16 * round(width * photo.height / photo.width / 16))
     smaller = width < photo.width
     method = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
     image = np.asarray(photo.resize((width, height), method))

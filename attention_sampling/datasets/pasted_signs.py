@@ -30,14 +30,23 @@ from attention_sampling.datasets.traffic_signs import (
     GERMAN_CLASSES,
     GERMAN_LIMITS,
     GermanBox,
+    Sample,
     read_german,
     read_german_boxes,
 )
 from attention_sampling.files import replacing
 
-__all__ = ["Part", "make_image", "read_parts", "write_part", "write_pasted_signs"]
+__all__ = [
+    "LIMITS",
+    "Part",
+    "find_places",
+    "make_image",
+    "read_parts",
+    "write_part",
+    "write_pasted_signs",
+]
 
-_LIMITS = [n for n, name in GERMAN_LIMITS.items() if name in GERMAN_CLASSES]
+LIMITS = [n for n, name in GERMAN_LIMITS.items() if name in GERMAN_CLASSES]
 _TEST_FRACTION = 0.3  # of the scenes, and of the physical signs of each class
 
 
@@ -168,7 +177,7 @@ def write_part(
 def _choose_limit(number: int) -> int | None:
     """Return the class of an image's limit: of 747 in a row, 400 have one, in turn."""
     before, after = number * 400 // 747, (number + 1) * 400 // 747
-    return _LIMITS[before % len(_LIMITS)] if after > before else None
+    return LIMITS[before % len(LIMITS)] if after > before else None
 
 
 def make_image(
@@ -204,7 +213,7 @@ def make_image(
             (left, top, max(left + 1, right), max(top + 1, bottom), sign_class)
         )
     n_signs = rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15])
-    classes = rng.choice([n for n in part.tracks if n not in _LIMITS], n_signs)
+    classes = rng.choice([n for n in part.tracks if n not in LIMITS], n_signs)
     if limit is not None:
         classes[rng.integers(n_signs)] = limit
     place = None
@@ -267,15 +276,7 @@ def read_parts(scenes: Path, signs: Path, seed: int = 0) -> tuple[Part, Part]:
     """
     classes, samples = read_german(scenes)
     empty = [Path(s.path) for s in samples if classes[s.label] == GERMAN_CLASSES[0]]
-    places = [
-        Place(
-            column=(sign.left + sign.right) / 2,
-            row=(sign.top + sign.bottom) / 2,
-            size=(sign.right - sign.left + sign.bottom - sign.top) / 2,
-        )
-        for sample in samples
-        for sign in sample.signs
-    ]
+    places = find_places(samples)
     if len(empty) < 2 or not places:
         raise ValueError(
             "There are too few scenes. Expected: two without a speed limit, to paste "
@@ -283,8 +284,8 @@ def read_parts(scenes: Path, signs: Path, seed: int = 0) -> tuple[Part, Part]:
             f"Received: {scenes} with {len(empty)} and {len(samples) - len(empty)}"
         )
     tracks = _read_tracks(signs)
-    few = [GERMAN_LIMITS[n] for n in _LIMITS if len(tracks.get(n, ())) < 2]
-    others = [n for n in tracks if n not in _LIMITS and len(tracks[n]) > 1]
+    few = [GERMAN_LIMITS[n] for n in LIMITS if len(tracks.get(n, ())) < 2]
+    others = [n for n in tracks if n not in LIMITS and len(tracks[n]) > 1]
     if few or not others:
         raise ValueError(
             "There are too few signs. Expected: two tracks of each limit, 30, 50, 70 and "
@@ -296,10 +297,23 @@ def read_parts(scenes: Path, signs: Path, seed: int = 0) -> tuple[Part, Part]:
     train, test = Part([], {}, places), Part([], {}, places)
     for part, stems in zip((train, test), _divide(names, seed), strict=True):
         part.scenes.extend((names[stem], boxes.get(stem, ())) for stem in stems)
-    for n in (*_LIMITS, *others):
+    for n in (*LIMITS, *others):
         for part, chosen in zip((train, test), _divide(tracks[n], seed), strict=True):
             part.tracks[n] = [tracks[n][name] for name in chosen]
     return train, test
+
+
+def find_places(samples: Iterable[Sample]) -> list[Place]:
+    """Return where the limits of some scenes are, at full resolution."""
+    return [
+        Place(
+            column=(sign.left + sign.right) / 2,
+            row=(sign.top + sign.bottom) / 2,
+            size=(sign.right - sign.left + sign.bottom - sign.top) / 2,
+        )
+        for sample in samples
+        for sign in sample.signs
+    ]
 
 
 def _divide(names: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
@@ -331,7 +345,7 @@ def _read_tracks(directory: Path) -> dict[int, dict[str, list[Crop]]]:
                     f"{table}, line {number} does not parse ({error}). Expected: "
                     "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
                 ) from error
-            if sign_class in _LIMITS or sign_class not in GERMAN_LIMITS:
+            if sign_class in LIMITS or sign_class not in GERMAN_LIMITS:
                 of_class = tracks.setdefault(sign_class, {})
                 crop = read_crop(path, sign_class, roi)
                 of_class.setdefault(path.name.partition("_")[0], []).append(crop)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.datasets.pasted_signs import Part
+from attention_sampling.datasets.pasted_signs import LIMITS, Part, find_places
 from attention_sampling.datasets.pasting import read_image
 from attention_sampling.datasets.traffic_signs import Sample
 
@@ -15,7 +15,7 @@ _SIZE = 20  # pixels
 
 
 def leave_out(part: Part, samples: Iterable[Sample]) -> Part:
-    """Return a part without some scenes, and without the signs that stand in them.
+    """Return a part without some scenes, and without their signs and where these are.
 
     The two German benchmarks were filmed on the same drives: some tracks of crops show a
     sign that is in a scene too. A track is left out if one of its crops correlates above
@@ -24,6 +24,10 @@ def leave_out(part: Part, samples: Iterable[Sample]) -> Part:
     Args:
         part: as of `pasted_signs.read_parts`.
         samples: scenes to test with.
+
+    Raises:
+        OSError: a scene cannot be read.
+        ValueError: no sign of a limit is left.
 
     Example::
 
@@ -37,23 +41,29 @@ def leave_out(part: Part, samples: Iterable[Sample]) -> Part:
     def is_new(track: Sequence[npt.NDArray[np.float64]]) -> bool:
         return not len(signs) or (np.array(track) @ signs.T).max() <= _ALIKE
 
-    tracks = {
-        sign_class: [
-            track for track in found if is_new([_normalize(c.sign) for c in track])
-        ]
-        for sign_class, found in part.tracks.items()
-    }
+    tracks = {}
+    for sign_class, found in part.tracks.items():
+        new = [track for track in found if is_new([_normalize(c.sign) for c in track])]
+        if new:
+            tracks[sign_class] = new
+        elif sign_class in LIMITS:
+            raise ValueError(
+                f"Every sign of class {sign_class} stands in a scene that is left out. "
+                f"Expected: another one. Received: {len(found)} signs"
+            )
     scenes = [scene for scene in part.scenes if scene[0].stem not in names]
-    return Part(scenes, tracks, part.places)
+    gone = set(find_places(samples))
+    return Part(scenes, tracks, [place for place in part.places if place not in gone])
 
 
 def _cut_signs(sample: Sample) -> list[npt.NDArray[np.float64]]:
-    if not sample.signs:
+    signs = (*sample.signs, *sample.other_signs)
+    if not signs:
         return []
     image = read_image(Path(sample.path))
     return [
         _normalize(image[max(0, s.top) : s.bottom + 1, max(0, s.left) : s.right + 1])
-        for s in sample.signs
+        for s in signs
     ]
 
 

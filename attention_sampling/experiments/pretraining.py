@@ -35,7 +35,7 @@ def pretrain(
 
     Args:
         model: of ``build_model``; its networks are trained, and its last layer.
-        images: with boxes, and augmentation without a shift.
+        images: with boxes.
         indices: (chosen,) of the images to train on.
         epochs: passes over them, for each network.
         feature_scale: factor of the features before the last layer.
@@ -113,7 +113,7 @@ def pretrain_features(
         return tf.ensure_shape(windows, (None, *shape)), tf.ensure_shape(labels, [None])
 
     def change(window: Any, label: Any, seed: Any) -> Any:
-        return augment(window, seed, **images.changes), label
+        return augment(window, seed, **_changes(images)), label
 
     dataset = _shuffle(indices, seed).map(read, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.unbatch().shuffle(16 * batch_size, seed=seed)
@@ -151,7 +151,7 @@ def pretrain_attention(
         inside = tf.numpy_function(mark, [index], tf.float32)
         image = tf.ensure_shape(images.read(index), task.image_shape)
         view = tf.image.resize(image, task.view_size, "area")
-        view = augment(tf.cast(tf.round(view), tf.uint8), seed, **images.changes)
+        view = augment(tf.cast(tf.round(view), tf.uint8), seed, **_changes(images))
         inside = tf.ensure_shape(inside, map_shape)
         mirror = tf.random.stateless_uniform([], seed) < 0.5  # where, not what
         return (
@@ -196,7 +196,7 @@ def cut_windows(
         span = extent * np.exp(rng.uniform(-_ZOOM, _ZOOM))
         if len(chosen) and (number < 2 or len(boxes)):
             top, left, bottom, right = chosen[rng.integers(len(chosen))]
-            # Signs larger than a patch are seen in part, but not much of the smallest.
+            # A window grows with its sign, to 1.6 times at most: then it shows a part.
             side = max(bottom - top, right - left) / min(size)
             span = span * max(1.0, min(1.1 * side, 1.6))
             middle = np.array([top + bottom, left + right]) / 2
@@ -249,6 +249,11 @@ def attention_in_boxes(inside: Any, attention: Any) -> Any:
 def _fit(name: str, model: keras.Model, dataset: tf.data.Dataset, epochs: int) -> None:
     print(f"{name} from boxes, {len(dataset)} steps an epoch", flush=True)
     model.fit(dataset.prefetch(2), epochs=epochs, shuffle=False, verbose=2)
+
+
+def _changes(images: Images) -> dict[str, Any]:
+    """Return the changes of training images, without those that move what is in boxes."""
+    return {"brightness": 0, "contrast": 0, **images.changes, "shift": 0}
 
 
 def _sum(attention: Any) -> Any:

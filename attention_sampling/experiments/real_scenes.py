@@ -2,13 +2,13 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from attention_sampling.checks import check_count
 from attention_sampling.datasets.folds import stratified_folds
 from attention_sampling.datasets.pasted_signs import Part, read_parts, write_part
 from attention_sampling.datasets.pasting import read_image
@@ -29,7 +29,7 @@ from attention_sampling.experiments.training import train
 from attention_sampling.files import keep_settings, one_process, replacing
 from attention_sampling.pipeline import with_sampling
 
-_SCALE = 0.5  # of the photographs: enough to read signs, and much cheaper
+_SHRINK = 0.5  # of the photographs, to train on: cheaper, and most signs are legible
 _SETTINGS = {
     **DEFAULTS["speed_limits"],
     "method": "ats-10",
@@ -41,6 +41,7 @@ _SETTINGS = {
 _N_PATCHES = 30
 # What training begins with -> the folds whose scenes and signs it has not seen.
 _STARTS = {"start-b": (2, 3, 4), "start-a": (0, 1)}
+_OPTIONS = ("n_images", "pretrain", "epochs", "real_epochs", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,21 +77,23 @@ def run(arguments: argparse.Namespace) -> None:
         OSError: a file cannot be read or written, or another process is at work.
         ValueError: images that cannot be read as the two benchmarks.
     """
-    names = ("n_images", "pretrain", "epochs", "real_epochs", "seed")
-    options = {name: getattr(arguments, name) for name in names}
+    options = {name: getattr(arguments, name) for name in _OPTIONS}
+    for name, value in options.items():
+        check_count(name, value, smallest=name != "seed")
+    _, samples = read_german(arguments.scenes)
     output, seed = arguments.output, arguments.seed
     with one_process(output):
-        begun = (output / "settings.json").exists()
+        begun = any(output.glob("start-*"))
         if begun and not arguments.resume:
             raise ValueError(
                 f"{output} holds a run: go on with --resume, or choose another --output"
             )
-        keep_settings(output / "settings.json", options, begun)
+        kept = options | {"n_scenes": len(samples)}
+        keep_settings(output / "settings.json", kept, begun)
         settings = {**_SETTINGS, "seed": seed}
         settings |= {name: options[name] for name in ("pretrain", "epochs")}
         tuning = {**settings, "epochs": options["real_epochs"], "learning_rate": 1e-4}
 
-        classes, samples = read_german(arguments.scenes)
         labels = np.array([sample.label for sample in samples])
         stems = [Path(sample.path).stem for sample in samples]
         folds = stratified_folds(labels, 5, seed, names=stems)
@@ -113,27 +116,33 @@ def run(arguments: argparse.Namespace) -> None:
             train(images, (np.arange(count), tested), settings, start.parent, where)
             tuning["start"] = str(start)
             for fold in held_out:
-                train_on = _mix(real[folds[fold].train])
-                split = train_on, real[folds[fold].test]
+                split = _mix(real[folds[fold].train], count), real[folds[fold].test]
                 print(f"Fold {fold}", flush=True)
                 directory = output / f"fold-{fold}"
                 train(images, split, tuning, directory, {**where, "fold": fold})
                 for number, path in enumerate((start, directory / "model.keras")):
                     model = keras.saving.load_model(path, compile=False)
-                    predicted[number, folds[fold].test] = _predict(
-                        model, images, split[1]
-                    )
+                    model = with_sampling(model, _N_PATCHES)
+                    of_fold = _predict(model, images, split[1])
+                    predicted[number, folds[fold].test] = of_fold
                 chosen = [i for i in shown if i in folds[fold].test]
                 described = figures.describe_answers(model, images, real[chosen])
                 answers |= dict(zip(chosen, described, strict=True))
-        train(images, (_mix(real), tested), tuning, output / "all", where)
-        trained = output / "all" / "model.keras"
-        _write_model(trained, images, tuning, classes, output / "speed_limits.keras")
+        # Begun with the last start, the one of most scenes; here nothing is left to test.
+        print("All real scenes", flush=True)
+        split = _mix(real, count), real[:1]
+        train(images, split, tuning, output / "all", where)
+        _write_model(
+            output / "all" / "model.keras",
+            images,
+            tuning,
+            output / "speed_limits.keras",
+        )
         metrics = {
             "kind": "real scenes",
-            **describe_run([word for word in arguments.words if word != "--resume"]),
+            **describe_run(["real-scenes", "SCENES", "SIGNS", *_describe(options)]),
             "settings": options,
-            "classes": classes,
+            "classes": images.classes,
             "before": _count(labels, predicted[0]),
             "after": _count(labels, predicted[1]),
         }
@@ -157,31 +166,34 @@ def _write_images(
     part = Part(both[0].scenes + both[1].scenes, tracks, both[0].places)
     part = leave_out(part, unseen)
     write_part(
-        directory / "train", part, arguments.n_images, (arguments.seed, 0), _SCALE
+        directory / "train", part, arguments.n_images, (arguments.seed, 0), _SHRINK
     )
     (directory / "test" / "images").mkdir(parents=True)
     boxes, lines = read_german_boxes(arguments.scenes / "gt.txt"), []
     for sample in read_german(arguments.scenes)[1]:
         stem = Path(sample.path).stem
         image = Image.fromarray(read_image(Path(sample.path)))
-        size = [round(_SCALE * extent) for extent in image.size]
+        size = [round(_SHRINK * extent) for extent in image.size]
         image = image.resize(size, Image.Resampling.BOX)
         image.save(directory / "test" / "images" / f"{stem}.jpg", quality=95)
         for *corners, sign_class in boxes.get(stem, ()):
-            left, top, right, bottom = (round(_SCALE * x) for x in corners)
+            left, top, right, bottom = (round(_SHRINK * x) for x in corners)
             corners = [left, top, max(left + 1, right), max(top + 1, bottom)]
             lines.append(";".join(map(str, (f"{stem}.jpg", *corners, sign_class))))
     (directory / "test" / "gt.txt").write_text("\n".join(lines) + "\n", "ascii")
 
 
-def _mix(real: np.ndarray) -> np.ndarray:
-    """Add as many pasted scenes, so that few real ones are not learned by heart."""
-    return np.concatenate([real, np.arange(min(len(real), real.min()))])
+def _describe(options: dict[str, Any]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+
+
+def _mix(real: np.ndarray, count: int) -> np.ndarray:
+    """Add as many of the first, pasted scenes: few real ones are learned by heart."""
+    return np.concatenate([real, np.arange(min(len(real), count))])
 
 
 def _predict(model: keras.Model, images: Images, indices: np.ndarray) -> np.ndarray:
     """Return the labels (chosen,) that a model gives some images."""
-    model = with_sampling(model, _N_PATCHES)
     batches = images.batches(indices, [entry.name for entry in model.inputs], 16)
     return model.predict(batches, verbose=0).argmax(axis=-1)
 
@@ -202,14 +214,10 @@ def _count(labels: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
 
 
 def _write_model(
-    trained: Path,
-    images: Images,
-    settings: dict[str, Any],
-    classes: Sequence[str],
-    path: Path,
+    trained: Path, images: Images, settings: dict[str, Any], path: Path
 ) -> None:
     """Write a trained model for photographs of full size, of any height and width."""
-    patch = round(settings["patch_size"] / _SCALE)
+    patch = round(settings["patch_size"] / _SHRINK)
     task = dataclasses.replace(
         images.task,
         image_shape=(None, None, 3),
@@ -223,7 +231,7 @@ def _write_model(
         entropy=0,
         feature_scale=settings["feature_scale"],
         center=settings["center"],
-        sampling={"prediction": settings["prediction"], "class_names": classes},
+        sampling={"prediction": settings["prediction"], "class_names": images.classes},
     )
     begin_with(model, keras.saving.load_model(trained, compile=False))
     with replacing(path) as part:

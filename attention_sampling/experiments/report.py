@@ -201,8 +201,9 @@ def _write_section(
     full_size = list(size) == list(TASKS[name].image_shape)
     if trainings:
         trained = summarize(trainings)
-        # The paper's road scenes are others in any size.
-        beside = full_size or name == "speed_limits"
+        generated = any(one["settings"]["data"].get("generated") for one in trainings)
+        # Other photographs than the paper's: their size is no reason to hide its numbers.
+        beside = full_size or (name == "speed_limits" and not generated)
         published = TASKS[name].published if beside else {}
         parts.append(_format_errors(trained, published))
         figure = f"report_{name}" + ("" if full_size else f"_{size[0]}x{size[1]}")
@@ -252,11 +253,14 @@ def _format_budgets(trained: pd.DataFrame) -> list[str]:
     rows = []
     for name, row in trained.iterrows():
         fits = row["curves"]
-        if "budgets" not in fits or fits["budgets"].isna().any():
+        if "budgets" not in fits or fits["budgets"].isna().all():
             continue
+        fits = fits.dropna(subset="budgets")
         errors = pd.DataFrame(list(fits["budgets"]), index=fits.index)
-        products = errors.mul(fits["n_test"], axis=0).groupby(fits["run"]).sum()
-        of_runs = products.div(fits.groupby("run")["n_test"].sum(), axis=0)
+        products = errors.mul(fits["n_test"], axis=0).groupby(fits["run"])
+        of_runs = products.sum(min_count=1).div(
+            fits.groupby("run")["n_test"].sum(), axis=0
+        )
         cells = {"Patches at prediction": name}
         for budget in of_runs:
             cells[budget] = _mean(of_runs[budget].mean(), of_runs[budget].sem())

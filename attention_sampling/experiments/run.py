@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_count("runs", arguments.runs, smallest=1)
     output = arguments.output or Path(f"runs/{arguments.task}-{settings['method']}")
     with one_process(output):
-        trained = any(output.glob("run-*/**/model.keras"))
+        trained = any(output.glob("run-*/**/*.keras"))
         if trained and not arguments.resume:
             raise ValueError(
                 f"{output} holds trained models: go on with --resume, or choose another "

@@ -189,7 +189,7 @@ _HELP = {
     "networks": "of attention and features: for small signs, or those of the paper",
     "strides": "of the residual networks: the first convolution, and each block",
     "pretrain": "passes in which each network first learns from the boxes around signs",
-    "start": "model file of another run to begin with",
+    "start": "model file of another run to begin with, in place of --pretrain",
     "balanced": "weigh each class by the inverse of its frequency",
 }
 
@@ -243,6 +243,13 @@ def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(f"{_option(name)} must be {limits}. Received: {value}")
     if given.get("estimator") == "ordered":
         settings["control_variate"] = False  # there is none for it
+    if "start" in given:
+        if "pretrain" in given:
+            raise ValueError("--pretrain does nothing after --start")
+        settings["pretrain"] = 0
+    networks = given.get("networks", settings.get("networks"))
+    if "strides" in given and networks == "signs" and method.kind != "cnn":
+        raise ValueError(f"--strides does nothing for {method} with --networks signs")
     if {"train_on", "test_on"} & given.keys():
         if "folds" in given:
             raise ValueError("--folds does not go with --train-on and --test-on")

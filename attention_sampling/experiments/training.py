@@ -48,7 +48,8 @@ def train(
         images: of the task.
         split: indices of the images to train on, and of those to test with.
         settings: as ``choose_settings`` returns them.
-        directory: for ``model.keras``, ``log.csv`` and ``tensorboard``.
+        directory: for ``model.keras``, ``log.csv``, ``tensorboard`` and, of networks that
+            learned from boxes first, ``pretrained.keras``.
         where: run, seed and fold.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +13,11 @@ from sign_files import LIMITS, SIZE, write_benchmarks
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the images come from tf.data", allow_module_level=True)
+
+from attention_sampling.datasets.folds import stratified_folds
+from attention_sampling.datasets.traffic_signs import read_german
+from attention_sampling.experiments.pretraining import find_networks
+from attention_sampling.experiments.real_scenes import _mix
 
 FEW = ["--n-images=16", "--pretrain=1", "--epochs=1", "--real-epochs=1"]
 
@@ -54,7 +60,35 @@ def test_an_interrupted_run_goes_on_and_its_model_reads_a_photograph(tmp_path):
         assert metrics[when]["error"] == pytest.approx(error)
         assert f"{error:.3f}" in printed
     assert metrics["after"]["constant_error"] == pytest.approx(1 - 10 / 32)
+    check_backgrounds(output, benchmarks[0])
     model = keras.saving.load_model(output / "speed_limits.keras")
     photograph = np.zeros((1, 160, 240, 3), "uint8")
     probabilities = model.predict([np.zeros((1, 40, 60, 3)), photograph], verbose=0)
-    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
+    assert probabilities.shape == (1, 5)
+    trained = keras.saving.load_model(output / "all" / "model.keras")
+    theirs, ours = find_networks(trained), find_networks(model)
+    for name in ("attention", "feature", "label"):
+        pairs = zip(ours[name].get_weights(), theirs[name].get_weights(), strict=True)
+        for one, other in pairs:
+            np.testing.assert_array_equal(one, other)
+
+
+def check_backgrounds(output, scenes):
+    """Signs were pasted into no scene that the model is tested with."""
+    _, samples = read_german(scenes)
+    stems = [Path(sample.path).stem for sample in samples]
+    labels = [sample.label for sample in samples]
+    folds = stratified_folds(labels, 5, 0, names=stems)
+    for start_name, tested in (("start-a", (0, 1)), ("start-b", (2, 3, 4))):
+        unseen = {stems[i] for fold in tested for i in folds[fold].test}
+        pasted = list((output / start_name / "data/train/images").iterdir())
+        assert len(pasted) == 16
+        for path in pasted:
+            # Each scene is one grey, which tells its number.
+            number = round((np.median(np.asarray(Image.open(path))) - 60) / 5)
+            assert f"{number:05}" not in unseen
+
+
+def test_as_many_pasted_scenes_as_real_ones_but_no_other_real_ones():
+    assert _mix(np.array([5, 7, 8]), 5).tolist() == [5, 7, 8, 0, 1, 2]
+    assert _mix(np.array([2, 4, 5, 6]), 2).tolist() == [2, 4, 5, 6, 0, 1]

@@ -183,3 +183,15 @@ def test_what_cannot_be_reported_is_refused_by_name(text, message, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         read_measurements(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_errors_by_patches_at_prediction_are_of_the_runs_that_measured_them(tmp_path):
+    content = training("ats-10", [(0, None, 10, 0.1), (1, None, 10, 0.2)])
+    content["fits"][0]["budgets"] = {"5": 0.4, "10": 0.1}
+    content["fits"][1]["budgets"] = {"5": 0.2}
+    content["fits"] += training("ats-10", [(2, None, 10, 0.3)])["fits"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    run(Namespace(directory=tmp_path, output=tmp_path / "page"))
+    rows = table_rows((tmp_path / "page" / "report.rst").read_text("utf-8"))
+    assert ("Patches at prediction", "5", "10") in rows
+    assert ("ATS-10", "0.300 ± 0.100", "0.100") in rows
