@@ -236,8 +236,9 @@ def predict(paths, model_file, output):
     pictures, found = picture_names(paths), read_photographs(paths, model_file)
     for path, picture, (image, name, seen) in zip(paths, pictures, found, strict=True):
         limit = "no limit" if name == "empty" else f"{name} km/h"
-        title = f"{limit} ({seen.pop('prediction').max():.2f})"
-        plot_attention(output / picture, image, **seen, title=title)
+        title = f"{limit} ({seen['prediction'].max():.2f})"
+        best = [seen[key][:10] for key in ("patches", "sampled_attention", "origins")]
+        plot_attention(output / picture, image, seen["attention"], *best, title=title)
         print(f"{path}: {title}", flush=True)
 
 

@@ -16,6 +16,7 @@ from attention_sampling.ops.geometry import window_origins_by_image
 
 Box = tuple[float, float, float, float]
 _MOST_PATCHES = 16  # in a picture
+_MOST_WINDOWS = 10  # in an image of a grid
 
 
 def explain(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, Any]:
@@ -220,7 +221,10 @@ def describe_answers(
             f"{images.classes[label]}: {images.classes[answer]} ({scores[answer]:.2f})"
         )
         height, width = images.task.patch_size
-        windows = [(y, x, y + height, x + width) for y, x in seen["origins"][number]]
+        windows = [
+            (top, left, top + height, left + width)
+            for top, left in seen["origins"][number, :_MOST_WINDOWS]
+        ]
         found.append(
             {"image": truth.image, "windows": windows, "boxes": truth.boxes}
             | {"title": title, "right": label == answer}
@@ -228,16 +232,16 @@ def describe_answers(
     return found
 
 
-def plot_grid(path: Path, answers: Sequence[dict[str, Any]], columns: int = 3) -> None:
+def plot_grid(path: Path, answers: Sequence[dict[str, Any]]) -> None:
     """Plot images side by side, with windows, boxes and answers; wrong ones in red.
 
     Args:
         path: JPEG file to write.
         answers: as of ``describe_answers``.
-        columns: images in a row.
     """
     from matplotlib.figure import Figure
 
+    columns = 3
     height, width = answers[0]["image"].shape[:2]
     rows = -(-len(answers) // columns)
     figure = Figure((12, rows * (12 / columns * height / width + 0.3)))
