@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: there is nothing to report.
         OSError: a file cannot be read or written.
     """
-    trainings, costs = read_measurements(Path(arguments.directory))
+    trainings, costs, scenes = read_measurements(Path(arguments.directory))
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
     by_task = {
@@ -78,6 +78,8 @@ def run(arguments: argparse.Namespace) -> None:
             cost = [x for x in costs if x["task"] == name and size == full_size]
             if some or cost:
                 parts += _write_section(name, size, some, cost, output)
+    for one in scenes:
+        parts += _write_real_scenes(one)
     parts.append(_NOTES)
     page = output / "report.rst"
     with replacing(page) as part:
@@ -85,26 +87,29 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{page}: {len(trainings)} series of trainings, {len(costs)} costs")
 
 
-def read_measurements(directory: Path) -> tuple[list[Any], list[Any]]:
-    """Return the content of the files of trainings and of costs, by their paths.
+def read_measurements(directory: Path) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return the content of the files of trainings, costs and real scenes, by path.
 
     Raises:
         ValueError: there are none; a file is not JSON.
     """
-    found: dict[str, list[Any]] = {"training": [], "cost": []}
+    found: dict[str, list[Any]] = {"training": [], "cost": [], "real scenes": []}
     for path in sorted(directory.rglob("*.json")):
         try:
             content = json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} holds no JSON: {error}") from error
-        if isinstance(content, dict) and content.get("task") in TASKS:
-            found.get(content.get("kind", ""), []).append(content)
+        if isinstance(content, dict):
+            kind = content.get("kind")
+            if content.get("task") in TASKS or kind == "real scenes":
+                found.get(kind, []).append(content)
     if not any(found.values()):
         raise ValueError(
             "There is nothing to report. Expected: a directory of what `experiments run` "
             f"and `experiments cost` wrote. Received: {directory}"
         )
-    return found["training"], found["cost"]
+    trainings, costs, scenes = found.values()
+    return trainings, costs, scenes
 
 
 def summarize(trainings: Sequence[Any]) -> pd.DataFrame:
@@ -226,6 +231,29 @@ def _write_section(
             if row.get("reason")
         ]
     return [*parts, *_describe([*trainings, *costs])]
+
+
+def _write_real_scenes(content: Any) -> list[str]:
+    """Return the parts of a section about ``experiments real-scenes``."""
+    title = "Speed limits in real scenes, five folds"
+    rows = [
+        {
+            "Trained on": name,
+            "Error": _mean(content[when]["error"], None),
+            "Balanced error": _mean(content[when]["balanced_error"], None),
+        }
+        for when, name in (
+            ("before", "pasted scenes"),
+            ("after", "and the real scenes of the other folds"),
+        )
+    ]
+    constant = content["after"]["constant_error"]
+    return [
+        f"{title}\n{'-' * len(title)}",
+        _format_table(pd.DataFrame(rows)),
+        f"One run. Always the most frequent class: error {constant:.3f}.",
+        *_describe([content]),
+    ]
 
 
 def _format_errors(trained: pd.DataFrame, published: Any) -> str:

@@ -10,8 +10,9 @@ def load_pretrained(name: str) -> Any:
     ``"speed_limits"`` reads the speed limit in a photograph of a road. It answers with the
     probability of each class: empty (a road without a limit), 30, 50, 70 and 80 km/h. It
     was trained on all 433 German road scenes of ``experiments real-scenes``, 1360 pixels
-    wide, in which signs are 16 to 128 pixels wide: scale a photograph to this width first, as the example below does.
-    ``examples/speed_limits.py --predict photo.jpg`` plots what the model looked at too.
+    wide, in which signs are 16 to 128 pixels wide: scale a photograph to this width first,
+    as the example below does. ``examples/speed_limits.py --predict photo.jpg`` plots what
+    the model looked at too.
 
     Input shape:
         ``[view, image]``: (batch, height / 4, width / 4, 3) of any float dtype, values
