@@ -1,5 +1,6 @@
 """Signs for training without those that stand in the scenes for testing."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def leave_out(part: Part, samples: Iterable[Sample]) -> Part:
                 f"Expected: another one. Received: {len(found)} signs"
             )
     scenes = [scene for scene in part.scenes if scene[0].stem not in names]
-    gone = set(find_places(samples))
-    return Part(scenes, tracks, [place for place in part.places if place not in gone])
+    gone = Counter(find_places(samples))
+    return Part(scenes, tracks, [*(Counter(part.places) - gone).elements()])
 
 
 def _cut_signs(sample: Sample) -> list[npt.NDArray[np.float64]]:
