@@ -25,7 +25,6 @@ from attention_sampling.datasets.pasting import (
     read_crop,
     read_image,
 )
-from attention_sampling.datasets.synthetic.generating import SETTINGS_FILE
 from attention_sampling.datasets.traffic_signs import (
     GERMAN_CLASSES,
     GERMAN_LIMITS,
@@ -110,7 +109,7 @@ def write_pasted_signs(
         raise ValueError(
             f"`scale` must be more than 0 and at most 1. Received: scale={scale!r}"
         )
-    paths = [Path(output, name) for name in ("train", "test", SETTINGS_FILE)]
+    paths = [Path(output, name) for name in ("train", "test", "pasted.json")]
     if any(path.exists() for path in paths):
         raise FileExistsError(
             f"{output} holds a data set already: delete it, or choose another directory"

@@ -54,7 +54,7 @@ def test_is_read_as_speed_limits(benchmarks, tmp_path):
     assert all(len(s.signs) == (s.label > 0) for s in data.train + data.test)
     assert check_images(data.train + data.test, progress=False) == (160, 200)
     assert calls == [(done, 45) for done in range(1, 46)]
-    settings = json.loads((output / "generated.json").read_text())
+    settings = json.loads((output / "pasted.json").read_text())
     assert settings == {"n_train": 30, "n_test": 15, "seed": 0, "scale": 1.0}
     assert len(list(output.iterdir())) == 3
 

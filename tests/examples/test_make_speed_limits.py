@@ -21,7 +21,7 @@ def test_makes_a_data_set_and_leaves_it_when_run_again(benchmarks, tmp_path):
     code, out, err = run(*command)
     assert (code, err) == (0, "")
     assert f"32 of 32 images are in {output}" in out
-    assert names_in(output) == ["generated.json", "test", "train"]
+    assert names_in(output) == ["pasted.json", "test", "train"]
     data = load_speed_limits(output)
     assert (len(data.train), len(data.test)) == (20, 12)
     assert refuse(*command, "--seed=4") == (

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from processes import COMMANDS, run, start, wait_until
+from sign_files import write_benchmarks
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the images come from tf.data", allow_module_level=True)
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 from attention_sampling.datasets.megapixel_mnist_files import write_megapixel_mnist
+from attention_sampling.datasets.pasted_signs import write_pasted_signs
 from attention_sampling.datasets.synthetic.tissue import write_tissue
 from attention_sampling.experiments.__main__ import main
 from attention_sampling.experiments.augmentation import AUGMENTATIONS, augment
@@ -203,6 +205,11 @@ def test_settings_are_the_defaults_and_what_is_given(tmp_path):
     settings = settings_of("speed_limits", data, "--paper", "--entropy=0.5")
     assert (settings["estimator"], settings["entropy"]) == ("ordered", 0.5)
     assert settings_of("speed_limits")["mix"] == 1  # of generated scenes
+    # Pasted signs are in photographs.
+    benchmarks = write_benchmarks(tmp_path / "benchmarks")
+    write_pasted_signs(*benchmarks, tmp_path / "pasted", n_train=1, n_test=1)
+    assert settings_of("speed_limits", str(tmp_path / "pasted"))["pretrain"] == 10
+    assert settings_of("speed_limits", data, "--start=a.keras")["pretrain"] == 0
     assert "mix" not in settings_of("megapixel_mnist", data, "--method=u-3")
     ordered = settings_of("colon_cancer", data, "--estimator=ordered")
     assert ordered["control_variate"] is False
@@ -229,6 +236,21 @@ def test_settings_are_the_defaults_and_what_is_given(tmp_path):
 def test_options_that_mean_nothing_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         settings_of("colon_cancer", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--strides=2,2"], "--strides does nothing for ats-5 with --networks signs"),
+        (["--start=a.keras", "--pretrain=1"], "--pretrain does nothing after --start"),
+        (["--method=cnn-1", "--pretrain=1"], "--pretrain does nothing for cnn-1"),
+    ],
+)
+def test_options_that_mean_nothing_for_photographs_are_refused(
+    words, message, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        settings_of("speed_limits", str(tmp_path), *words)
 
 
 @pytest.mark.parametrize("task", SMALL)
