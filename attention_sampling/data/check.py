@@ -6,7 +6,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from attention_sampling.data.errors import SourceError, in_options, is_fault_of_
 from attention_sampling.data.files import FileSource, Paths
 from attention_sampling.data.opening import open_source
 from attention_sampling.data.source import Size, Source
+from attention_sampling.threads import map_in_threads
 
 _HEADER = ("file", "height x width", "channels", "dtype", "levels", "tiles", "read by")
 # Windows of so many pixels along each side, and at most so many of them along each side
@@ -97,16 +97,13 @@ def check_files(
     kinds: Counter[str] = Counter()
     broken = 0
     check = functools.partial(_check_file, everything=everything, keywords=keywords)
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        try:
-            for found, lines in _show_progress(pool.map(check, paths), len(paths)):
-                kinds += found
-                broken += len(lines)
-                for line in lines:
-                    print(line, flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    threads = threads or os.cpu_count() or 1
+    with contextlib.closing(map_in_threads(check, paths, threads)) as checked:
+        for found, lines in _show_progress(checked, len(paths)):
+            kinds += found
+            broken += len(lines)
+            for line in lines:
+                print(line, flush=True)
     images = _count(kinds.total(), "image")
     if kinds:
         images += f" ({', '.join(f'{n} of {kind}' for kind, n in kinds.most_common())})"

@@ -4,8 +4,7 @@ import abc
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from attention_sampling.data.errors import (
     is_fault_of_process,
 )
 from attention_sampling.data.source import Size, Source
+from attention_sampling.threads import map_in_threads
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -214,17 +214,15 @@ class FileSource(Source):
     ) -> tuple[list[_Stored], list[tuple[str, str]]]:
         """Return what is in the files, and what is wrong with those left out."""
         found: list[list[_Stored] | Exception] = []
-        pool = ThreadPoolExecutor(self.default_threads)
-        try:
-            for path, result in zip(files, pool.map(self._look, files), strict=True):
+        threads = self.default_threads
+        with closing(map_in_threads(self._look, files, threads)) as looked_at:
+            for path, result in zip(files, looked_at, strict=True):
                 if isinstance(result, Exception):
                     if not skip or is_fault_of_process(result):
                         raise SourceError(
                             f"{path}: {describe_error(result)}"
                         ) from result
                 found.append(result)
-        finally:
-            pool.shutdown(cancel_futures=True)
         usual = _most_common_kind([r for r in found if isinstance(r, list)])
         kept: list[_Stored] = []
         skipped: list[tuple[str, str]] = []

@@ -2,9 +2,7 @@
 
 import abc
 import operator
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy.typing as npt
 from attention_sampling.checks import check_count, check_pair
 from attention_sampling.data.area import AreaAverage
 from attention_sampling.data.errors import SourceError, describe_error
+from attention_sampling.threads import map_in_threads
 
 # Pixels of a level that are in memory at a time, for each thread that makes a view.
 _STRIP_PIXELS = 2**20
@@ -219,33 +218,12 @@ class Source(abc.ABC):
         height, width = check_pair("patch_size", patch_size)
         # Not np.zeros, whose memory comes in small pages: that takes twice as long.
         patches = np.empty((len(numbers), height, width, self.channels), self.dtype)
-        waiting = deque(range(len(numbers)))
-        errors: dict[int, Exception] = {}
 
-        def work(_: int = 0) -> None:
-            while waiting:
-                try:
-                    position = waiting.popleft()
-                except IndexError:  # another thread took the last one
-                    return
-                try:
-                    self._fill(patches[position], numbers[position], corners[position])
-                except Exception as error:
-                    errors[position] = error
-                    waiting.clear()
+        def fill(position: int) -> None:
+            self._fill(patches[position], numbers[position], corners[position])
 
-        workers = min(self.threads, len(numbers))
-        if workers < 2:
-            work()
-        else:
-            # Threads of this call alone: none goes on after it, whatever goes wrong.
-            with ThreadPoolExecutor(workers, "attention-sampling") as pool:
-                try:
-                    list(pool.map(work, range(workers)))
-                finally:
-                    waiting.clear()
-        if errors:
-            raise errors[min(errors)]
+        for _ in map_in_threads(fill, range(len(numbers)), self.threads):
+            pass
         return patches
 
     def read_window(

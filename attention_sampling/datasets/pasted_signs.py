@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +34,7 @@ from attention_sampling.datasets.traffic_signs import (
     read_german_boxes,
 )
 from attention_sampling.files import replacing
+from attention_sampling.threads import map_in_threads
 
 __all__ = [
     "LIMITS",
@@ -163,13 +164,11 @@ def write_part(
 
     text = ""
     # Threads: Pillow and NumPy let go of Python's lock.
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        for lines in pool.map(write, range(count)):
+    threads = min(8, os.cpu_count() or 1)
+    with closing(map_in_threads(write, range(count), threads)) as written:
+        for lines in written:
             text += lines
             show()
-    finally:
-        pool.shutdown(cancel_futures=True)
     (directory / "gt.txt").write_text(text, encoding="ascii")
 
 

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,7 @@ from attention_sampling.datasets.traffic_signs import (
     read_german,
     read_swedish,
 )
+from attention_sampling.threads import map_in_threads
 
 __all__ = [
     "SWEDISH_MD5",
@@ -259,13 +260,10 @@ def check_images(samples: Sequence[Sample], progress: bool = True) -> tuple[int,
             f"Received: samples={samples!r}"
         )
     paths = [sample.path for sample in samples]
-    pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-    try:
-        found = pool.map(_decode, paths)
+    threads = min(16, os.cpu_count() or 1)
+    with closing(map_in_threads(_decode, paths, threads)) as found:
         bar = tqdm(found, "Checking images", len(paths), disable=not progress)
         sizes = dict(zip(paths, bar, strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)
     broken = [f"{path} ({e})" for path, e in sizes.items() if isinstance(e, str)]
     if broken:
         raise ValueError(

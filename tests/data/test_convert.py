@@ -261,7 +261,7 @@ from raw_files import RawSource
 class SlowSource(RawSource):
     def read(self, index, level, origin, size):
         print("reading", index, flush=True)
-        time.sleep(0.1)
+        time.sleep(0.25)
         return super().read(index, level, origin, size)
 
 try:
