@@ -90,10 +90,12 @@ class AttentionImages(keras.callbacks.Callback):
         epochs: after how many epochs, such as those of the paper's figure 3; 0 is before the
             first. Or an int, for every so many.
         names: what to call each image; its number by default.
+        boxes: of each image, (top, left, bottom, right) in full-resolution pixels of each
+            thing that was to be found; none by default.
 
     Raises:
-        ValueError: no int of at least 1 and no epochs; in training, a model that
-            ``visualize.explain`` refuses, or not one name for each image.
+        ValueError: no int of at least 1 and no epochs, or not one name, and one list of
+            boxes, for each image; in training, a model that ``visualize.explain`` refuses.
 
     Example:
 
@@ -104,7 +106,7 @@ class AttentionImages(keras.callbacks.Callback):
         Katharopoulos and Fleuret 2019, figure 3.
     """
 
-    def __init__(self, directory, inputs, epochs=1, names=None):
+    def __init__(self, directory, inputs, epochs=1, names=None, boxes=None):
         super().__init__()
         self.directory = Path(directory)
         self.inputs = [np.asarray(x) for x in inputs]
@@ -117,11 +119,13 @@ class AttentionImages(keras.callbacks.Callback):
             )
         count = len(self.inputs[0])
         self.names = [str(n) for n in (range(count) if names is None else names)]
-        if len(self.names) != count:
-            raise ValueError(
-                f"`names` must hold one for each of {count} images. Received: "
-                f"{len(self.names)} names"
-            )
+        self.boxes = [()] * count if boxes is None else list(boxes)
+        for name, of_images in (("names", self.names), ("boxes", self.boxes)):
+            if len(of_images) != count:
+                raise ValueError(
+                    f"`{name}` must hold one entry for each of {count} images. Received: "
+                    f"{len(of_images)}"
+                )
 
     def on_epoch_begin(self, epoch, logs=None):
         """Plot the model as it is before the first epoch."""
@@ -143,6 +147,7 @@ class AttentionImages(keras.callbacks.Callback):
                 path,
                 self.inputs[0][number],
                 *(seen[key][number] for key in list(seen)[1:]),
+                boxes=self.boxes[number],
                 title=f"{name}, after {done} epochs",
                 image_size=sizes[number],
             )

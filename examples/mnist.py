@@ -25,6 +25,7 @@ with quiet_imports():
 
     import attention_sampling as ats
     from attention_sampling.callbacks import (
+        AttentionImages,
         EpochCheckpoint,
         begin_or_resume,
         resume_training,
@@ -151,6 +152,7 @@ def train(output, dataset, epochs, batch_size, n_patches, seed, resume, on_deman
             callbacks.CSVLogger(log, append=done > 0),
             callbacks.TensorBoard(output / "tensorboard", write_graph=False),
             EpochCheckpoint(model_file),
+            watch_attention(output / "attention", test_data, first_test),
         ],
         shuffle=False,  # the batches are
         verbose=2,
@@ -160,6 +162,18 @@ def train(output, dataset, epochs, batch_size, n_patches, seed, resume, on_deman
         raise ValueError(f"The loss is NaN; {output} keeps the last good epoch, if any")
     plot_pictures(model, test_batches, test_data, output / "pictures")
     print(f"Test accuracy {scores['accuracy']:.3f}. Everything is in {output}")
+
+
+def watch_attention(directory, data, first):
+    """Return a callback that plots two test images at the epochs of the paper's figure 3."""
+    images = data.images([0, 1]) if first is None else np.array([first, first + 1])
+    return AttentionImages(
+        directory,
+        [data.views[:2], images],
+        epochs=(0, 1, 2, 5, 10, 15),
+        names=["first", "second"],
+        boxes=data.boxes[:2, :3],
+    )
 
 
 def plot_pictures(model, batches, data, directory):

@@ -411,6 +411,23 @@ class TestAttentionImages:
         for expected, weight in zip(self.train([], source), weights, strict=True):
             np.testing.assert_array_equal(weight, expected)
 
+    def test_boxes_are_marked(self, tmp_path):
+        boxes = [[(5, 10, 25, 30)], []]
+        for name, given in (("with", boxes), ("without", None)):
+            self.train(
+                [
+                    lambda x, name=name, given=given: AttentionImages(
+                        tmp_path / name, [array[:2] for array in x], (0,), boxes=given
+                    )
+                ]
+            )
+        for number, differ in ((0, True), (1, False)):
+            of_both = [
+                (tmp_path / name / f"{number}-epoch-000.png").read_bytes()
+                for name in ("with", "without")
+            ]
+            assert (of_both[0] != of_both[1]) == differ
+
     def test_tensorboard_has_the_same_pictures(self, tmp_path):
         from tensorboard.backend.event_processing.event_accumulator import (
             EventAccumulator,
@@ -425,6 +442,11 @@ class TestAttentionImages:
         assert [event.step for event in events.Images("attention/0")] == [0, 2, 4]
 
     def test_refuses_what_it_cannot_plot(self):
-        for keywords in ({"epochs": 0}, {"epochs": (1, -1)}, {"names": ["a", "b"]}):
-            with pytest.raises(ValueError, match=r"`epochs`|`names`"):
+        for keywords in (
+            {"epochs": 0},
+            {"epochs": (1, -1)},
+            {"names": ["a", "b"]},
+            {"boxes": [[], []]},
+        ):
+            with pytest.raises(ValueError, match=f"`{next(iter(keywords))}`"):
                 AttentionImages("runs", [np.zeros((1, 4, 4, 1))] * 2, **keywords)

@@ -23,7 +23,14 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the examples are for TensorFlow", allow_module_level=True)
 
 EXAMPLE = EXAMPLES / "mnist.py"
-MADE = ["log.csv", "model.keras", "pictures", "settings.json", "tensorboard"]
+MADE = [
+    "attention",
+    "log.csv",
+    "model.keras",
+    "pictures",
+    "settings.json",
+    "tensorboard",
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,9 @@ def test_twice_at_once_interrupted_and_resumed(dataset, tmp_path):
     assert names_in(output) == MADE
     assert read_epochs(output) == list(range(epochs))
     assert len(list((output / "pictures").glob("*.png"))) == 3
+    for epoch in (0, 1, 2):
+        for name in ("first", "second"):
+            assert (output / "attention" / f"{name}-epoch-{epoch:03d}.png").exists()
 
 
 @pytest.mark.slow
