@@ -141,13 +141,13 @@ def residual_stack(
     x: Any, filters: Sequence[int], strides: Sequence[int], first_stride: int
 ) -> Any:
     """Apply a convolution and pre-activation residual blocks, as ``residual_features``."""
-    x = _convolution(x, filters[0], stride=first_stride)
+    x = convolution(x, filters[0], stride=first_stride)
     for width, stride in zip(filters, strides, strict=True):
         activated = _activation(x)
         if stride > 1 or x.shape[-1] != width:
-            x = _convolution(activated, width, size=1, stride=stride)
-        residual = _convolution(activated, width, stride=stride)
-        residual = _convolution(_activation(residual), width)
+            x = convolution(activated, width, size=1, stride=stride)
+        residual = convolution(activated, width, stride=stride)
+        residual = convolution(_activation(residual), width)
         x = keras.layers.Add()([x, residual])
     return _activation(x)
 
@@ -262,7 +262,8 @@ def _normalization(x):
     return keras.layers.BatchNormalization(momentum=0.9)(x)
 
 
-def _convolution(x, filters, size=3, stride=1):
+def convolution(x: Any, filters: int, size: int = 3, stride: int = 1) -> Any:
+    """Apply a convolution without bias, for what is normalized before or after it."""
     return keras.layers.Conv2D(
         filters,
         size,

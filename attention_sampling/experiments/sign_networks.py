@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from attention_sampling.experiments.networks import convolution
 from attention_sampling.layers import SampleSoftmax
 
 
@@ -82,12 +83,5 @@ def sign_features(
 
 
 def _convolve(x: Any, filters: int, size: int = 3, strides: int = 1) -> Any:
-    x = keras.layers.Conv2D(
-        filters,
-        size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-    )(x)
+    x = convolution(x, filters, size, strides)
     return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.95)(x))
