@@ -104,7 +104,12 @@ def run(arguments: argparse.Namespace) -> None:
                 name = f"run-{number}" + ("" if fold is None else f"/fold-{fold}")
                 print(f"{settings['method']}, {name}, seed {seed}", flush=True)
                 where = {"run": number, "seed": seed, "fold": fold}
-                fit = train(images, split, settings, output / name, where)
+                watched = []
+                if not fits and settings["method"].startswith("ats"):
+                    watched = figures.choose_in_turn(
+                        images.labels, split[1], min(2, arguments.pictures)
+                    )
+                fit = train(images, split, settings, output / name, where, watched)
                 if arguments.budgets:
                     fit["budgets"] = measure_budgets(
                         output / name / "model.keras",

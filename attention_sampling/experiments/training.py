@@ -14,6 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from attention_sampling.callbacks import (
+    AttentionImages,
     EpochCheckpoint,
     ProposalMix,
     resume_training,
@@ -41,6 +42,7 @@ def train(
     settings: dict[str, Any],
     directory: Path,
     where: dict[str, Any],
+    watched: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Train one model, from where it was, and return what came out.
 
@@ -51,6 +53,8 @@ def train(
         directory: for ``model.keras``, ``log.csv``, ``tensorboard`` and, of networks that
             learned from boxes first, ``pretrained.keras``.
         where: run, seed and fold.
+        watched: indices of images to plot into ``attention`` at the epochs of the paper's
+            figure 3.
 
     Returns:
         Losses, errors and seconds at the end, and their curves.
@@ -93,6 +97,7 @@ def train(
                     directory / "tensorboard", write_graph=False
                 ),
                 *_other_callbacks(settings),
+                *_watch(images, watched, inputs, directory / "attention"),
             ],
             shuffle=False,
             verbose=1 if sys.stdout.isatty() else 2,
@@ -218,6 +223,22 @@ def _other_callbacks(settings):
     if settings["ema"]:
         callbacks.append(keras.callbacks.SwapEMAWeights())  # during tests only
     return callbacks
+
+
+def _watch(images, indices, inputs, directory):
+    if not len(indices):
+        return []
+    truths = [images.truth(index) for index in indices]
+    [(arrays, _)] = images.batches(indices, inputs, len(indices))
+    return [
+        AttentionImages(
+            directory,
+            arrays,
+            epochs=(0, 1, 2, 5, 10, 15),
+            names=[truth.name for truth in truths],
+            boxes=[truth.boxes for truth in truths],
+        )
+    ]
 
 
 class EpochSeconds(keras.callbacks.Callback):

@@ -107,6 +107,9 @@ def test_a_task_is_trained_and_gone_on_with(data, task, tmp_path):
     assert budgets == {("1", "3") if metrics["method"] == "ats-2" else ()}
     pictures = list((output / "pictures").glob("*.png"))
     assert len(pictures) == {"ats-2": 4, "u-2": 0, "deep-mil": 2}[metrics["method"]]
+    watched = [path.name[-13:] for path in output.glob("run-0/**/attention/*.png")]
+    names = ["epoch-000.png", "epoch-001.png"] if metrics["method"] == "ats-2" else []
+    assert sorted(watched) == sorted(2 * names)
     # Not again by mistake, not with other settings, and at once where all is done.
     assert "holds trained models: go on with --resume" in refuse(*words)
     refused = refuse(*words, "--resume", "--learning-rate=0.5")
