@@ -29,6 +29,7 @@ with quiet_imports():
         begin_or_resume,
         resume_training,
     )
+    from attention_sampling.data.views import without_autotuning
     from attention_sampling.datasets.colon_cancer import load_colon_cancer, read_images
     from attention_sampling.datasets.folds import stratified_folds
     from attention_sampling.datasets.synthetic.tissue import write_tissue
@@ -72,7 +73,7 @@ def make_batches(images, labels, batch_size, seed=None):
         )
     # The view is made last, so that it shows the same tissue.
     dataset = dataset.map(lambda image, label: ((make_view(image), image), label))
-    return dataset.batch(batch_size).prefetch(2)
+    return without_autotuning(dataset.batch(batch_size).prefetch(2))
 
 
 def build_attention():

@@ -31,6 +31,7 @@ with quiet_imports():
         resume_training,
     )
     from attention_sampling.data import HDF5Source
+    from attention_sampling.data.views import without_autotuning
     from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
     from attention_sampling.visualize import explain, plot_attention
 
@@ -59,7 +60,8 @@ def make_batches(data, batch_size, first=None, seed=None):
     dataset = tf.data.Dataset.range(len(data))
     if seed is not None:
         dataset = dataset.shuffle(len(data), seed)
-    return dataset.batch(batch_size).map(load, num_parallel_calls=2).prefetch(2)
+    dataset = dataset.batch(batch_size).map(load, num_parallel_calls=2)
+    return without_autotuning(dataset.prefetch(2))
 
 
 def build_attention():

@@ -176,7 +176,7 @@ def view_dataset(
             tf.data.experimental.AutoShardPolicy.OFF
         )
         dataset = dataset.with_options(options)
-    dataset = dataset.prefetch(1)
+    dataset = without_autotuning(dataset.prefetch(1))
     dataset.class_names = class_names
     return dataset
 
@@ -376,11 +376,30 @@ def view_and_image_dataset(
     )
     if shuffle_seed is not None:
         dataset = dataset.shuffle(len(paths), seed=shuffle_seed)
-    return (
-        dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size)
-        .prefetch(1)
-    )
+    dataset = dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return without_autotuning(dataset.batch(batch_size).prefetch(1))
+
+
+def without_autotuning(dataset: Any) -> Any:
+    """Return a ``tf.data.Dataset`` that does not tune itself.
+
+    In TensorFlow 2.21 the end of an epoch may wait for the thread that tunes, about as long
+    as the epoch took, up to a minute. Without it ``AUTOTUNE`` is the number of processors.
+
+    Args:
+        dataset: of which a training takes its batches.
+
+    Example:
+
+    >>> dataset = without_autotuning(tf.data.Dataset.range(3).batch(2))
+    >>> dataset.options().autotune.enabled
+    False
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _decoder(paths: Sequence[str]) -> Callable[[Any], Any]:

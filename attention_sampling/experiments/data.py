@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from attention_sampling.data import HDF5Source, Source
+from attention_sampling.data.views import without_autotuning
 from attention_sampling.datasets import colon_cancer, folds, speed_limits
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
 from attention_sampling.datasets.stains import normalize_stains
@@ -111,7 +112,7 @@ class Images:
 
         dataset = tf.data.Dataset.zip(dataset, seeds)
         dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE)
-        return dataset.batch(batch_size).prefetch(1)
+        return without_autotuning(dataset.batch(batch_size).prefetch(1))
 
 
 def load_images(task: str, directory: Path, settings: dict[str, Any]) -> Images:

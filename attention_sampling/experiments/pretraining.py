@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from attention_sampling.data.views import without_autotuning
 from attention_sampling.experiments.augmentation import augment
 from attention_sampling.experiments.data import Images
 from attention_sampling.layers.attention_sampling import sampling_layers
@@ -248,7 +249,8 @@ def attention_in_boxes(inside: Any, attention: Any) -> Any:
 
 def _fit(name: str, model: keras.Model, dataset: tf.data.Dataset, epochs: int) -> None:
     print(f"{name} from boxes, {len(dataset)} steps an epoch", flush=True)
-    model.fit(dataset.prefetch(2), epochs=epochs, shuffle=False, verbose=2)
+    dataset = without_autotuning(dataset.prefetch(2))
+    model.fit(dataset, epochs=epochs, shuffle=False, verbose=2)
 
 
 def _changes(images: Images) -> dict[str, Any]:
