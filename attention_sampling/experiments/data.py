@@ -13,7 +13,6 @@ from attention_sampling.data import HDF5Source, Source
 from attention_sampling.data.views import without_autotuning
 from attention_sampling.datasets import colon_cancer, folds, speed_limits
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
-from attention_sampling.datasets.stains import normalize_stains
 from attention_sampling.experiments import networks, sign_networks
 from attention_sampling.experiments.augmentation import AUGMENTATIONS, augment
 from attention_sampling.experiments.tasks import TASKS, Task
@@ -178,10 +177,7 @@ def _load_digits(directory, settings):
 
 def _load_tissue(directory, settings):
     data = colon_cancer.load_colon_cancer(directory)
-    pixels = colon_cancer.read_images(data.samples)
-    if settings["normalize_stains"]:
-        pixels = np.stack([normalize_stains(image) for image in pixels])
-    pixels = tf.constant(pixels)
+    pixels = tf.constant(colon_cancer.read_images(data.samples))
 
     def splits(seed):
         if settings["folds"] is None:

@@ -58,6 +58,16 @@ def test_pixels_are_those_of_the_files_and_views_their_means(images, paths):
     np.testing.assert_allclose(views, means, atol=1e-3)
 
 
+def test_nothing_tunes_itself(paths, images):
+    # TensorFlow 2.21 may wait for the thread that does, where an epoch ends.
+    for dataset in (
+        view_and_image_dataset(paths, range(5), SIZE, VIEW, 2),
+        view_dataset(ArraySource(images), VIEW, batch_size=2),
+        view_dataset(ArraySource(images), VIEW, batch_size=2, shard=(2, 0)),
+    ):
+        assert dataset.batch(2).options().autotune.enabled is False
+
+
 def test_shuffles_anew_in_every_epoch_and_alike_for_one_seed(paths):
     def order(seed):
         dataset = view_and_image_dataset(
