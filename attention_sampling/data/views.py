@@ -391,6 +391,7 @@ def without_autotuning(dataset: Any) -> Any:
 
     Example:
 
+    >>> import tensorflow as tf
     >>> dataset = without_autotuning(tf.data.Dataset.range(3).batch(2))
     >>> dataset.options().autotune.enabled
     False
