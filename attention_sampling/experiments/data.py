@@ -158,9 +158,16 @@ def _load_digits(directory, settings):
 
     labels = np.concatenate([train.labels, test.labels]).astype("int32")
     indices = np.arange(len(labels))
-    shape = (*train.size, 1)
+    feature = functools.partial(
+        networks.megapixel_mnist_features, turn=settings.get("turn", False)
+    )
     return Images(
-        replace(TASKS["megapixel_mnist"], image_shape=shape, view_size=train.view_size),
+        replace(
+            TASKS["megapixel_mnist"],
+            image_shape=(*train.size, 1),
+            view_size=train.view_size,
+            feature=feature,
+        ),
         tuple("0123456789"),
         labels,
         lambda seed: [(indices[: len(train)], indices[len(train) :])],

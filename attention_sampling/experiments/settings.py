@@ -34,6 +34,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "entropy": 1e-4,
         "mix": 1.0,
+        "turn": False,
         "on_demand": False,
     },
     "colon_cancer": {
@@ -128,7 +129,7 @@ _UNUSED = {
     "deep-mil": _SAMPLING,
     "cnn": (
         *_SAMPLING,
-        *("feature_scale", "center", "dropout", "width"),
+        *("feature_scale", "center", "turn", "dropout", "width"),
         *("networks", "pretrain", "start"),
     ),
 }
@@ -172,6 +173,7 @@ _HELP = {
     "estimator": "of the expectation; the paper's is ordered",
     "control_variate": "take noise out of the gradient of the attention",
     "prediction": "outside training: sample, the cells of most attention, or all",
+    "turn": "in training, turn patches by up to 15 degrees and scale them by up to 15 percent",
     "on_demand": "leave the images on disk and read the sampled patches",
     "augmentation": "of the training images",
     "dropout": "fraction dropped in the dense layers of the features",
