@@ -204,10 +204,9 @@ def _load_tissue(directory, settings):
 
     height, width = data.size
     task = TASKS["colon_cancer"].resized(data.size, (height // 5, width // 5))
-    network = {
-        name: settings[name] for name in ("dropout", "width") if name in settings
-    }
-    feature = functools.partial(networks.colon_cancer_features, **network)
+    feature = functools.partial(
+        networks.colon_cancer_features, dropout=settings.get("dropout", 0.0)
+    )
     return Images(
         replace(task, feature=feature),
         ("without", "epithelial"),

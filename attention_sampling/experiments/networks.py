@@ -200,7 +200,6 @@ def megapixel_mnist_features(
 def colon_cancer_features(
     patch_shape: tuple[int, int, int],
     dropout: float = 0.0,
-    width: float = 1.0,
     center: bool = False,
     name: str = "feature",
 ) -> keras.Model:
@@ -214,13 +213,12 @@ def colon_cancer_features(
             way, pixels 0 to 255.
         dropout: fraction of the activations that training drops after each dense layer;
             Ilse et al. drop half.
-        width: factor of the filters and units of all layers.
         center: as in ``residual_features``.
         name: name of the model.
 
     Returns:
-        Model from patches (batch, height, width, channels) to features (batch,
-        512 * width) of unit L2 norm.
+        Model from patches (batch, height, width, channels) to features (batch, 512) of
+        unit L2 norm.
 
     Example:
 
@@ -232,15 +230,14 @@ def colon_cancer_features(
         Katharopoulos and Fleuret 2019, section 4.3; Ilse et al. 2018, *Attention-based
         deep multiple instance learning*, appendix.
     """
-    conv_1, conv_2, dense = (max(1, round(width * n)) for n in (36, 48, 512))
     patch = keras.Input(patch_shape)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
-    for filters, size in ((conv_1, 4), (conv_2, 3)):
+    for filters, size in ((36, 4), (48, 3)):
         x = keras.layers.Conv2D(filters, size, activation="relu")(x)
         x = keras.layers.MaxPooling2D(2)(x)
     x = keras.layers.Flatten()(x)
     for _ in range(2):
-        x = keras.layers.Dense(dense, activation="relu")(x)
+        x = keras.layers.Dense(512, activation="relu")(x)
         if dropout:
             x = keras.layers.Dropout(dropout)(x)
     return keras.Model(patch, _unit_norm(x, center), name=name)

@@ -43,7 +43,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "decay": 0.5,
         "augmentation": "strong",
         "dropout": 0.0,
-        "width": 1.0,
         "folds": 5,
         "train_on": None,
         "test_on": None,
@@ -129,8 +128,15 @@ _UNUSED = {
     "deep-mil": _SAMPLING,
     "cnn": (
         *_SAMPLING,
-        *("feature_scale", "center", "turn", "dropout", "width"),
-        *("networks", "pretrain", "start"),
+        *(
+            "feature_scale",
+            "center",
+            "turn",
+            "dropout",
+            "networks",
+            "pretrain",
+            "start",
+        ),
     ),
 }
 _CHOICES = {
@@ -177,7 +183,6 @@ _HELP = {
     "on_demand": "leave the images on disk and read the sampled patches",
     "augmentation": "of the training images",
     "dropout": "fraction dropped in the dense layers of the features",
-    "width": "factor of the filters and units of the feature network",
     "folds": "random parts of the images, each to test with once; blocks for five parts "
     "of consecutive numbers",
     "train_on": "instead of folds, numbers of images such as 1-50,60",

@@ -145,14 +145,13 @@ def test_a_killed_run_goes_on_after_the_last_epoch(data, tmp_path):
 def test_averaged_weights_are_tested_and_kept(data, tmp_path):
     words = ["colon_cancer", str(data / "colon_cancer"), f"--output={tmp_path}"]
     words += ["--method=ats-2", "--epochs=2", "--pictures=1", "--prediction=top_k"]
-    words += ["--ema=0.9", "--width=0.5", "--dropout=0.2"]
+    words += ["--ema=0.9", "--dropout=0.2"]
     code, _, errors = run(*RUN, *words, "--folds=blocks")
     assert code == 0, errors
     metrics = read_metrics(tmp_path)
     images = load_images("colon_cancer", data / "colon_cancer", metrics["settings"])
     for fold, (_, test_on) in enumerate(images.splits(0)[:2]):
         model = keras.saving.load_model(tmp_path / f"run-0/fold-{fold}/model.keras")
-        assert model.get_layer("label").input.shape == (None, 256)
         test = images.batches(test_on, [entry.name for entry in model.inputs], 5)
         tested = model.evaluate(test, return_dict=True, verbose=0)
         fit = metrics["fits"][fold]
@@ -227,7 +226,7 @@ def test_settings_are_the_defaults_and_what_is_given(tmp_path):
         (["--strides=2,2"], "--strides is of another task than colon_cancer"),
         (["--method=cnn-0.5", "--entropy=1"], "--entropy does nothing for cnn-0.5"),
         (["--method=u-3", "--mix=0"], "--mix does nothing for u-3"),
-        (["--method=cnn-1", "--width=0.5"], "--width does nothing for cnn-1"),
+        (["--method=cnn-1", "--dropout=0.5"], "--dropout does nothing for cnn-1"),
         (["--ema=1.5"], "--ema must be 0 to 1. Received: 1.5"),
         (["--mix-epochs=4"], "--mix-epochs needs --mix above 0"),
         (["--epochs=0"], "--epochs must be 1 to inf. Received: 0"),
