@@ -148,7 +148,7 @@ class AttentionImages(keras.callbacks.Callback):
                 self.inputs[0][number],
                 *(seen[key][number] for key in list(seen)[1:]),
                 boxes=self.boxes[number],
-                title=f"{name}, after {done} epochs",
+                title=f"{name}, after {done} epoch{'s' * (done != 1)}",
                 image_size=sizes[number],
             )
             _log_image(self.directory, f"attention/{name}", path, done)
