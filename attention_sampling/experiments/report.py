@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from attention_sampling.experiments.settings import DEFAULTS
 from attention_sampling.experiments.tasks import TASKS, parse_method
 from attention_sampling.files import replacing
 
@@ -166,7 +167,9 @@ def summarize(trainings: Sequence[Any]) -> pd.DataFrame:
 
 def _settings(training: Any) -> str:
     """Return what determines a training beside its seed, to group by."""
-    settings = pd.json_normalize(training["settings"]).iloc[0].to_dict()
+    # A file of before an option was there: it was trained with its default.
+    settings = {**DEFAULTS[training["task"]], **training["settings"]}
+    settings = pd.json_normalize(settings).iloc[0].to_dict()
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     return json.dumps(kept, sort_keys=True, default=str)
 
@@ -175,7 +178,9 @@ def _differences(settings: Any, plain: Any) -> str:
     """Name the settings that differ from those of the plain row of a method."""
     if settings.get("paper") and not plain.get("paper"):
         return ", settings of the paper"
-    differ = [name for name in settings if settings[name] != plain.get(name)]
+    differ = [
+        name for name, value in settings.items() if value != plain.get(name, value)
+    ]
     return "".join(f", {name.replace('_', ' ')} {settings[name]}" for name in differ)
 
 
@@ -389,7 +394,7 @@ def plot_curves(path: Path, trained: pd.DataFrame) -> None:
         handles, labels, loc="outside lower center", ncols=3, fontsize="small"
     )
     with replacing(path) as part:
-        figure.savefig(part, dpi=100)
+        figure.savefig(part, dpi=80)
 
 
 def _average_curves(fits: pd.DataFrame, measure: str, epochs: int) -> np.ndarray:
