@@ -146,12 +146,17 @@ def summarize(trainings: Sequence[Any]) -> pd.DataFrame:
             of_runs = products / series.groupby("run")[weight].sum()
             row |= {measure: of_runs.mean(), f"{measure}_error": of_runs.sem()}
         rows.append(row)
-    # The plain row of a method comes first: not the paper's settings, and most runs.
+    defaults = DEFAULTS[trainings[0]["task"]]
+    # The plain row of a method comes first: not the paper's settings, most runs, and
+    # fewest settings that are not the defaults.
     rows.sort(
         key=lambda row: (
             _order(row["method"]),
             bool(row["settings"].get("paper")),
             -row["runs"],
+            sum(
+                row["settings"].get(x, value) != value for x, value in defaults.items()
+            ),
         )
     )
     table = pd.DataFrame(rows)

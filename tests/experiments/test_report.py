@@ -93,17 +93,22 @@ def test_files_of_other_seeds_are_one_row_and_other_settings_are_named():
         training("ats-10", [(1, None, 10, 0.4)], center=True, seed=1, ema=0.0),
         training("ats-10", [(0, None, 10, 0.6)], center=False, seed=0),
         training("ats-10", [(0, None, 10, 0.8)], center=False, paper=True),
+        training("u-10", [(0, None, 10, 0.5)], dropout=0.5),
+        training("u-10", [(0, None, 10, 0.5)]),
         training("cnn-0.5", [(0, None, 10, 0.3)], center=True),
     ]
     table = summarize(trainings)
     assert list(table.index) == [
+        "U-10",
+        "U-10, dropout 0.5",
         "CNN 0.5",
         "ATS-10",
         "ATS-10, center False",
         "ATS-10, settings of the paper",
     ]
-    assert list(table["runs"]) == [1, 2, 1, 1]
-    assert list(table["test_error"]) == pytest.approx([0.3, 0.3, 0.6, 0.8])
+    assert list(table["runs"]) == [1, 1, 1, 2, 1, 1]
+    errors = [0.5, 0.5, 0.3, 0.3, 0.6, 0.8]
+    assert list(table["test_error"]) == pytest.approx(errors)
 
 
 def test_a_page_of_trainings_and_cost_beside_the_papers_numbers(tmp_path):
