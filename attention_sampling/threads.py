@@ -17,7 +17,7 @@ def map_in_threads(
     """Yield what a function returns for each item, in their order.
 
     Ctrl-C can leave the lock of a future of `concurrent.futures` taken, and its pool then
-    waits for ever. Here nothing that is written in Python holds a lock.
+    waits for ever. Here results come by a queue that is written in C, which it cannot.
 
     Args:
         function: called in other threads, with one item.

@@ -153,8 +153,8 @@ def train(output, dataset, epochs, batch_size, n_patches, seed, resume, on_deman
             callbacks.TerminateOnNaN(),
             callbacks.CSVLogger(log, append=done > 0),
             callbacks.TensorBoard(output / "tensorboard", write_graph=False),
-            EpochCheckpoint(model_file),
             watch_attention(output / "attention", test_data, first_test),
+            EpochCheckpoint(model_file),  # last: an epoch that is saved is plotted
         ],
         shuffle=False,  # the batches are
         verbose=2,

@@ -92,12 +92,13 @@ def train(
                 EpochSeconds(),
                 keras.callbacks.TerminateOnNaN(),
                 keras.callbacks.CSVLogger(log, append=done > 0),
+                # Before the checkpoint: an epoch that is saved is plotted.
+                *_watch(images, watched, inputs, directory / "attention"),
                 EpochCheckpoint(path),
                 keras.callbacks.TensorBoard(
                     directory / "tensorboard", write_graph=False
                 ),
                 *_other_callbacks(settings),
-                *_watch(images, watched, inputs, directory / "attention"),
             ],
             shuffle=False,
             verbose=1 if sys.stdout.isatty() else 2,
