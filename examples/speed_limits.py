@@ -261,7 +261,10 @@ def evaluate(directory, model_file):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     option = parser.add_argument
-    option("--dataset", type=Path, help="German or Swedish traffic signs")
+    use = parser.add_mutually_exclusive_group().add_argument
+    use("--dataset", type=Path, help="German or Swedish traffic signs, to train on")
+    use("--predict", nargs="+", metavar="PHOTO", help="print the limits")
+    use("--evaluate", type=Path, metavar="DIR", help="print the errors on a folder")
     option("--download", action="store_true", help="the Swedish set into --dataset")
     option("--output", type=Path, default=Path("runs/speed_limits"))
     option("--epochs", type=int, default=10)
@@ -270,10 +273,11 @@ def main():
     option("--seed", type=int, default=0, help="of the split too")
     option("--resume", action="store_true", help="go on after the last whole epoch")
     option("--profile", action="store_true", help="measure a few steps, train nothing")
-    use = parser.add_mutually_exclusive_group().add_argument
-    use("--predict", nargs="+", metavar="PHOTO", help="print the limits")
-    use("--evaluate", type=Path, metavar="DIR", help="print the errors on a folder")
-    option("--model", type=Path, help="for these two, in place of the package's")
+    option(
+        "--model",
+        type=Path,
+        help="for --predict and --evaluate, in place of the package's",
+    )
     arguments = parser.parse_args()
     if min(arguments.epochs, arguments.batch_size, arguments.n_patches) < 1:
         parser.error("--epochs, --batch-size and --n-patches must be at least 1")

@@ -360,7 +360,7 @@ def view_and_image_dataset(
             "The view must not be larger than the image. "
             f"Received: view_size={view_size}, image_size={image_size}"
         )
-    decode = _decoder(paths)
+    decode = image_decoder(paths)
 
     def read(path: Any, label: Any) -> Any:
         image = decode(tf.io.read_file(path))
@@ -403,8 +403,20 @@ def without_autotuning(dataset: Any) -> Any:
     return dataset.with_options(options)
 
 
-def _decoder(paths: Sequence[str]) -> Callable[[Any], Any]:
-    """Choose how to decode: inside the graph where TensorFlow knows every format."""
+def image_decoder(paths: Sequence[str]) -> Callable[[Any], Any]:
+    """Choose how to decode image files: in the graph where TensorFlow knows every format.
+
+    Args:
+        paths: the files; JPEG, PNG, or what Pillow reads.
+
+    Returns:
+        Callable from the bytes of a file, a string tensor, to its pixels (height, width, 3)
+        uint8.
+
+    Example:
+
+    >>> decode = image_decoder(["photo.jpg", "scan.ppm"])
+    """
     import tensorflow as tf
 
     if {Path(path).suffix.lower() for path in paths} <= _TENSORFLOW_FORMATS:
@@ -412,8 +424,9 @@ def _decoder(paths: Sequence[str]) -> Callable[[Any], Any]:
     return lambda data: tf.numpy_function(_decode_with_pillow, [data], tf.uint8)
 
 
-def _decode_with_pillow(data: bytes) -> Any:
+def _decode_with_pillow(data: Any) -> Any:
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
+    # Bytes in a graph, and an array of them outside of one.
+    with Image.open(io.BytesIO(np.asarray(data).item())) as image:
         return np.asarray(image.convert("RGB"))

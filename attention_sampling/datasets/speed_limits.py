@@ -1,7 +1,6 @@
 """Road scenes labelled with the speed limit on their signs, from two public sets."""
 
 import os
-import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -56,7 +55,6 @@ class SpeedLimits:
 def load_speed_limits(
     directory: str | os.PathLike[str],
     test_fraction: float = 0.25,
-    test_from: int | None = None,
     seed: int = 0,
 ) -> SpeedLimits:
     """Load the labels of road scenes in one of two formats, told apart by their files.
@@ -80,8 +78,6 @@ def load_speed_limits(
         test_fraction: fraction of the images of each class that is for testing, rounded
             to whole images, with at least one for training and, of two or more images,
             one for testing. For a single ``gt.txt`` only.
-        test_from: instead, number of the first image for testing: those whose file name
-            holds this number or a higher one. For a single ``gt.txt`` only.
         seed: chooses the images for testing. The same seed and file names give the
             same split on every machine.
 
@@ -92,8 +88,8 @@ def load_speed_limits(
         FileNotFoundError: the directory, a file of its format, or an annotated image is
             missing.
         ValueError: the directory holds both formats; an annotation does not parse, or
-            there is none in gt.txt; an image is there or listed twice; a setting is out
-            of range or does not apply; no image of some class is left for training, or
+            there is none in gt.txt; an image is there or listed twice; the fraction is
+            out of range; no image of some class is left for training, or
             none at all for testing.
 
     Warns:
@@ -118,17 +114,9 @@ def load_speed_limits(
     form = _find_format(directory)
     if form == "one":
         classes, samples = read_german(directory)
-        if test_from is None:
-            tests = _choose_tests(samples, test_fraction, seed)
-        else:
-            tests = {s for s in samples if _number_image(s.path) >= test_from}
+        tests = _choose_tests(samples, test_fraction, seed)
         train = tuple(sample for sample in samples if sample not in tests)
         test = tuple(sample for sample in samples if sample in tests)
-    elif test_from is not None:
-        raise ValueError(
-            "`test_from` does not apply where the files say what is for testing. "
-            f"Expected: None. Received: test_from={test_from!r}"
-        )
     elif form == "split":
         classes, train, test = _read_split(directory)
     else:
@@ -199,16 +187,6 @@ def _choose_tests(
         count = max(round(test_fraction * len(members)), 1)
         tests.update(members[: min(count, len(members) - 1)])
     return tests
-
-
-def _number_image(path: str) -> int:
-    numbers = re.findall(r"[0-9]+", Path(path).stem)
-    if not numbers:
-        raise ValueError(
-            "`test_from` needs the number of each image. Expected: digits in the file "
-            f"name. Received: {path}"
-        )
-    return int(numbers[-1])
 
 
 def _check_split(

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from attention_sampling.data import HDF5Source, Source
-from attention_sampling.data.views import without_autotuning
+from attention_sampling.data.views import image_decoder, without_autotuning
 from attention_sampling.datasets import colon_cancer, folds, speed_limits
 from attention_sampling.datasets.megapixel_mnist_files import load_megapixel_mnist
 from attention_sampling.experiments import networks, sign_networks
@@ -204,11 +205,8 @@ def _load_tissue(directory, settings):
 
     height, width = data.size
     task = TASKS["colon_cancer"].resized(data.size, (height // 5, width // 5))
-    feature = functools.partial(
-        networks.colon_cancer_features, dropout=settings.get("dropout", 0.0)
-    )
     return Images(
-        replace(task, feature=feature),
+        task,
         ("without", "epithelial"),
         data.labels,
         splits,
@@ -221,14 +219,17 @@ def _load_tissue(directory, settings):
 
 def _load_scenes(directory, settings):
     def load(seed):
-        fraction, first = settings["test_fraction"], settings["test_from"]
-        return speed_limits.load_speed_limits(directory, fraction, first, seed)
+        fraction = settings["test_fraction"]
+        return speed_limits.load_speed_limits(directory, fraction, seed)
 
     data = load(settings["seed"])
     samples = [*data.train, *data.test]
     size = speed_limits.check_images(samples)
     index_of = {sample.path: index for index, sample in enumerate(samples)}
-    paths = tf.constant(list(map(str, index_of)))
+    paths, decode = tf.constant(list(index_of)), image_decoder(list(index_of))
+    # Other signs in images of the same names are another data set.
+    listed = [(s.path.removeprefix(str(directory)), s.label, s.signs) for s in samples]
+    listed = sha256(repr(sorted(listed)).encode("utf-8")).hexdigest()
 
     def splits(seed):
         parts = load(seed)
@@ -236,8 +237,7 @@ def _load_scenes(directory, settings):
         return [tuple(np.array([index_of[x.path] for x in part]) for part in parts)]
 
     def read(index):
-        data = tf.io.read_file(tf.gather(paths, index))
-        return tf.io.decode_image(data, 3, expand_animations=False)
+        return decode(tf.io.read_file(tf.gather(paths, index)))
 
     boxes = [
         tuple([(s.top, s.left, s.bottom, s.right) for s in signs] for signs in both)
@@ -254,7 +254,7 @@ def _load_scenes(directory, settings):
         splits,
         read,
         truth,
-        {"images": len(samples)},
+        {"images": len(samples), "samples": listed[:12]},
         AUGMENTATIONS[settings["augmentation"]],
         balanced=settings["balanced"],
         boxes=boxes,
@@ -269,7 +269,8 @@ def _fit_road_task(size, n_classes, settings):
         "strides": strides,
         "first_stride": first_stride,
     }
-    patch, center = settings["patch_size"], settings.get("center", True)
+    # A network on whole images has neither patches nor a view.
+    patch, scale = settings.get("patch_size", 1), settings.get("scale", 1)
     chosen: dict[str, Any] = {}
     if settings.get("networks") == "paper":
         build, pool = functools.partial(networks.residual_features, **network), 8
@@ -280,12 +281,12 @@ def _fit_road_task(size, n_classes, settings):
         TASKS["speed_limits"],
         image_shape=(*size, 3),
         # Without a rest when the attention network pools.
-        view_size=tuple(pool * round(x * settings["scale"] / pool) for x in size),
+        view_size=tuple(pool * round(x * scale / pool) for x in size),
         patch_size=(patch, patch),
         n_classes=n_classes,
         # As dense as in the paper: four fifths of a patch from one to the next.
         grid_size=tuple(-(-5 * extent // (4 * patch)) for extent in size),
-        feature=functools.partial(build, center=center),
+        feature=functools.partial(build, center=settings.get("center", True)),
         convolutional=network,
         **chosen,
     )

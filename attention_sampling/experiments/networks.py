@@ -199,7 +199,6 @@ def megapixel_mnist_features(
 
 def colon_cancer_features(
     patch_shape: tuple[int, int, int],
-    dropout: float = 0.0,
     center: bool = False,
     name: str = "feature",
 ) -> keras.Model:
@@ -211,8 +210,6 @@ def colon_cancer_features(
     Args:
         patch_shape: (height, width, channels) of the patches, at least 11 pixels each
             way, pixels 0 to 255.
-        dropout: fraction of the activations that training drops after each dense layer;
-            Ilse et al. drop half.
         center: as in ``residual_features``.
         name: name of the model.
 
@@ -238,8 +235,6 @@ def colon_cancer_features(
     x = keras.layers.Flatten()(x)
     for _ in range(2):
         x = keras.layers.Dense(512, activation="relu")(x)
-        if dropout:
-            x = keras.layers.Dropout(dropout)(x)
     return keras.Model(patch, _unit_norm(x, center), name=name)
 
 

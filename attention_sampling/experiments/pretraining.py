@@ -61,12 +61,16 @@ def begin_with(model: keras.Model, other: keras.Model) -> None:
         other: likewise, with patches of the same size.
 
     Raises:
-        ValueError: the networks differ.
+        ValueError: the networks differ, or the other has no attention network.
     """
     theirs = find_networks(other)
     for name, network in find_networks(model).items():
-        if name in theirs:
-            network.set_weights(theirs[name].get_weights())
+        if name not in theirs:
+            raise ValueError(
+                f"The model to begin with has no network for the {name}. Expected: one of "
+                "attention sampling. Received: one without it"
+            )
+        network.set_weights(theirs[name].get_weights())
 
 
 def find_networks(model: keras.Model) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def pretrain_attention(
     map_shape = model.output_shape[1:]
     model.compile(
         _optimizer(epochs * len(indices) / batch_size),
-        loss=lambda inside, attention: -ops.log(_sum(inside * attention) + 1e-6),
+        loss=lambda *maps: -ops.log(attention_in_boxes(*maps) + 1e-6),
         metrics=[attention_in_boxes],
         jit_compile=False,
     )
@@ -244,7 +248,7 @@ def mark_cells(
 
 def attention_in_boxes(inside: Any, attention: Any) -> Any:
     """Return the attention (batch,) in the marked cells: the metric of the training."""
-    return _sum(inside * attention)
+    return ops.sum(inside * attention, axis=(1, 2))
 
 
 def _fit(name: str, model: keras.Model, dataset: tf.data.Dataset, epochs: int) -> None:
@@ -256,10 +260,6 @@ def _fit(name: str, model: keras.Model, dataset: tf.data.Dataset, epochs: int) -
 def _changes(images: Images) -> dict[str, Any]:
     """Return the changes of training images, without those that move what is in boxes."""
     return {"brightness": 0, "contrast": 0, **images.changes, "shift": 0}
-
-
-def _sum(attention: Any) -> Any:
-    return ops.sum(attention, axis=(1, 2))
 
 
 def _optimizer(steps: float) -> keras.optimizers.Optimizer:

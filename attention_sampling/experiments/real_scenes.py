@@ -143,8 +143,11 @@ def run(arguments: argparse.Namespace) -> None:
             **describe_run(["real-scenes", "SCENES", "SIGNS", *_describe(options)]),
             "settings": options,
             "classes": images.classes,
-            "before": _count(labels, predicted[0]),
-            "after": _count(labels, predicted[1]),
+            # The classes of all images, which the real ones may lack some of.
+            **{
+                when: _count(images.labels[real], given, len(images.classes))
+                for when, given in zip(("before", "after"), predicted, strict=True)
+            },
         }
         write_json(output / "metrics.json", metrics)
         figures.plot_grid(output / "scenes.jpg", [answers[i] for i in shown])
@@ -198,16 +201,15 @@ def _predict(model: keras.Model, images: Images, indices: np.ndarray) -> np.ndar
     return model.predict(batches, verbose=0).argmax(axis=-1)
 
 
-def _count(labels: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+def _count(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, Any]:
     """Return errors, that of the constant answer, and how often each answer was given."""
-    n_classes = labels.max() + 1
     confusion = np.zeros((n_classes, n_classes), int)
     np.add.at(confusion, (labels, predicted), 1)
     of_class = confusion.sum(axis=1)
-    right = confusion.diagonal()
+    right, there = confusion.diagonal(), of_class > 0
     return {
         "error": float(1 - right.sum() / len(labels)),
-        "balanced_error": float(1 - (right / of_class).mean()),
+        "balanced_error": float(1 - (right[there] / of_class[there]).mean()),
         "constant_error": float(1 - of_class.max() / len(labels)),
         "confusion": confusion.tolist(),
     }

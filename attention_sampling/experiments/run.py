@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from attention_sampling.callbacks import check_model_file
 from attention_sampling.checks import check_count
 from attention_sampling.datasets.synthetic.generating import is_generated
 from attention_sampling.experiments import figures, report
@@ -16,12 +16,7 @@ from attention_sampling.experiments.circumstances import describe_run
 from attention_sampling.experiments.data import Images, load_images
 from attention_sampling.experiments.settings import add_settings, choose_settings
 from attention_sampling.experiments.tasks import TASKS
-from attention_sampling.experiments.training import (
-    MEASURES,
-    load_model,
-    measure_budgets,
-    train,
-)
+from attention_sampling.experiments.training import load_model, measure_budgets, train
 from attention_sampling.files import keep_settings, one_process, replacing
 
 
@@ -77,6 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.budgets and not settings["method"].startswith("ats"):
         raise ValueError(f"--budgets does nothing for {settings['method']}")
     check_count("runs", arguments.runs, smallest=1)
+    check_count("pictures", arguments.pictures, smallest=0)
+    if settings.get("start"):
+        check_model_file(settings["start"])
     output = arguments.output or Path(f"runs/{arguments.task}-{settings['method']}")
     with one_process(output):
         trained = any(output.glob("run-*/**/*.keras"))
@@ -88,13 +86,20 @@ def run(arguments: argparse.Namespace) -> None:
         directory = arguments.data or _generate(arguments.task, output / "data")
         images = load_images(arguments.task, directory, settings)
         settings["data"] = {"generated": is_generated(directory), **images.about}
-        # Without decay, a training that is done may be gone on with; with an average, the
-        # weights to go on from are gone.
-        free = () if settings["decay"] or settings["ema"] else ("epochs",)
+        # Without decay, a training that is done may be gone on with.
+        free = () if settings["decay"] else ("epochs",)
         kept = {name: settings[name] for name in settings if name not in free}
         keep_settings(output / "settings.json", kept, trained)
         height, width, _ = images.task.image_shape
         print(f"{len(images.labels)} images of {width} x {height} pixels")
+        if settings.get("start") and arguments.runs > 1:
+            one, other = (images.splits(seed)[0][1].tolist() for seed in (0, 1))
+            if one != other:
+                raise ValueError(
+                    "Each run tests with other images, and --start may have learned from "
+                    "them. Expected: --runs 1, and the --seed of that training. "
+                    f"Received: --runs {arguments.runs}"
+                )
         fits = []
         for number in range(arguments.runs):
             seed = arguments.seed + number
@@ -119,13 +124,14 @@ def run(arguments: argparse.Namespace) -> None:
                     )
                 fits.append(where | fit)
                 metrics = _write_metrics(output, arguments, settings, images, fits)
-        report.plot_curves(output / "curve.png", report.summarize([metrics]))
+        summary = report.summarize([metrics])
+        report.plot_curves(output / "curve.png", summary)
         if settings["method"].startswith(("ats", "deep-mil")):
             _, test = images.splits(arguments.seed)[0]
             model = load_model(min(output.glob("run-0/**/model.keras")), images.source)
             chosen = figures.choose_in_turn(images.labels, test, arguments.pictures)
             figures.plot_pictures(model, images, chosen, output / "pictures")
-    print(_summarize(metrics, images.labels))
+    print(_summarize(summary.iloc[0], images.labels))
 
 
 def _parse_budgets(text: str) -> tuple[int, ...]:
@@ -169,7 +175,6 @@ def _write_metrics(
         if not word.startswith(("--output", "--resume"))
         and Path(word) != arguments.output
     ]
-    folds = len(images.splits(arguments.seed))
     metrics = {
         "kind": "training",
         "task": arguments.task,
@@ -179,35 +184,9 @@ def _write_metrics(
         **describe_run(words),
         "settings": settings,
         "fits": fits,
-        **average_fits(fits, folds),
     }
     write_json(output / "metrics.json", metrics)
     return metrics
-
-
-def average_fits(fits: list[dict[str, Any]], folds: int) -> dict[str, Any]:
-    """Return the whole runs, each the mean over its folds, their mean and its error.
-
-    Args:
-        fits: of ``train``, with run and seed.
-        folds: fits of a whole run.
-    """
-    runs = []
-    for run, parts in pd.DataFrame(fits).groupby("run"):
-        if len(parts) == folds:
-            of_run = {"run": int(run), "seed": int(parts["seed"].iloc[0])}
-            for name, (_, weight) in MEASURES.items():
-                of_run[name] = float(np.average(parts[name], weights=parts[weight]))
-            runs.append(of_run | {"seconds": float(parts["seconds"].mean())})
-    table = pd.DataFrame(runs, columns=["run", "seed", *MEASURES, "seconds"])
-    table = table.drop(columns=["run", "seed"])
-    averages = {"runs": runs}
-    for name, values in (("mean", table.mean()), ("standard_error", table.sem())):
-        averages[name] = {
-            key: None if np.isnan(value) else round(float(value), 6)
-            for key, value in values.items()
-        }
-    return averages
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -216,14 +195,15 @@ def write_json(path: Path, content: Any) -> None:
         part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
-def _summarize(metrics, labels):
+def _summarize(row: Any, labels: np.ndarray) -> str:
     said = []
     for name in ("test_error", "train_loss"):
-        said.append(f"{name.replace('_', ' ')} {metrics['mean'][name]:.3f}")
-        if metrics["standard_error"][name] is not None:
-            said[-1] += f" ± {metrics['standard_error'][name]:.3f}"
+        said.append(f"{name.replace('_', ' ')} {row[name]:.3f}")
+        if row["runs"] > 1:
+            said[-1] += f" ± {row[f'{name}_error']:.3f}"
     chance = 1 - max(Counter(map(int, labels)).values()) / len(labels)
+    seconds = row["curves"]["seconds"].mean()
     return (
-        f"{', '.join(said)} ({len(metrics['runs'])} runs, {metrics['mean']['seconds']:.0f}"
-        f" s each). Always the most frequent class: test error {chance:.3f}."
+        f"{', '.join(said)} ({row['runs']} runs, {seconds:.0f} s for each training). "
+        f"Always the most frequent class: test error {chance:.3f}."
     )

@@ -13,8 +13,6 @@ _COMMON: dict[str, Any] = {
     "epochs": 100,
     "learning_rate": 1e-3,
     "decay": 0.25,
-    "weight_decay": 0.0,
-    "ema": 0.0,
     "clip": "weight",
     "dtype_policy": "float32",
     "center": True,
@@ -42,7 +40,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "batch_size": 5,
         "decay": 0.5,
         "augmentation": "strong",
-        "dropout": 0.0,
         "folds": 5,
         "train_on": None,
         "test_on": None,
@@ -57,7 +54,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "batch_size": 16,
         "augmentation": "colour",
         "test_fraction": 0.25,
-        "test_from": None,
         "networks": "signs",
         "patch_size": 96,
         "scale": 0.25,
@@ -76,7 +72,6 @@ GENERATED: dict[str, dict[str, Any]] = {
         "epochs": 28,
         "batch_size": 8,
         "learning_rate": 2e-3,
-        "control_variate": True,
         "mix": 1.0,
         "mix_epochs": 14,
         "decay": 0.25,
@@ -125,18 +120,11 @@ _SAMPLING = (*_ATTENTION, "estimator", "control_variate", "prediction", "on_dema
 _UNUSED = {
     "ats": (),
     "u": _ATTENTION,
-    "deep-mil": _SAMPLING,
+    "deep-mil": (*_SAMPLING, "scale"),
     "cnn": (
         *_SAMPLING,
-        *(
-            "feature_scale",
-            "center",
-            "turn",
-            "dropout",
-            "networks",
-            "pretrain",
-            "start",
-        ),
+        *("feature_scale", "center", "turn", "networks", "patch_size", "scale"),
+        *("pretrain", "start"),
     ),
 }
 _CHOICES = {
@@ -153,22 +141,18 @@ def _parse_folds(text: str) -> int | str:
     return text if text == "blocks" else int(text)
 
 
-_TYPES = {"folds": _parse_folds, "test_from": int}
+_TYPES = {"folds": _parse_folds}
 _RANGES = {
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
     "patch_size": (1, math.inf),
     "decay": (0, 1),
-    "ema": (0, 1),
 }
 _HELP = {
     "epochs": "passes over the training images",
     "batch_size": "images a step",
     "learning_rate": "of Adam",
     "decay": "fraction of the training, at its end, in which the learning rate falls to 0",
-    "weight_decay": "of AdamW; 0 for Adam",
-    "ema": "momentum of the moving average of the weights, which is tested and kept; 0 for "
-    "the weights themselves",
     "clip": "at norm 1, the gradient of each weight by itself, or of all together",
     "dtype_policy": "of Keras",
     "center": "batch-normalize the features before their norm is 1",
@@ -182,19 +166,18 @@ _HELP = {
     "turn": "in training, turn patches by up to 15 degrees and scale them by up to 15 percent",
     "on_demand": "leave the images on disk and read the sampled patches",
     "augmentation": "of the training images",
-    "dropout": "fraction dropped in the dense layers of the features",
     "folds": "random parts of the images, each to test with once; blocks for five parts "
     "of consecutive numbers",
     "train_on": "instead of folds, numbers of images such as 1-50,60",
     "test_on": "instead of folds, numbers of images such as 51-70",
     "test_fraction": "of the images to test with, where the data set does not say",
-    "test_from": "test with the images of this number and above",
     "patch_size": "in full-resolution pixels",
     "scale": "of the view to the image",
     "networks": "of attention and features: for small signs, or those of the paper",
     "strides": "of the residual networks: the first convolution, and each block",
     "pretrain": "passes in which each network first learns from the boxes around signs",
-    "start": "model file of another run to begin with, in place of --pretrain",
+    "start": "model file of another run to begin with, in place of --pretrain; where "
+    "--seed chooses the test images, of a run with the same",
     "balanced": "weigh each class by the inverse of its frequency",
 }
 
@@ -246,6 +229,12 @@ def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         if isinstance(value, int | float) and not lowest <= value <= highest:
             limits = f"{lowest} to {highest}"
             raise ValueError(f"{_option(name)} must be {limits}. Received: {value}")
+    moved = AUGMENTATIONS.get(given.get("augmentation", ""), {})
+    if task == "speed_limits" and "orient" in moved:
+        raise ValueError(
+            f"--augmentation {given['augmentation']} mirrors images, and signs would not "
+            "be legible. Expected: none, light, shift or colour"
+        )
     if given.get("estimator") == "ordered":
         settings["control_variate"] = False  # there is none for it
     if "start" in given:

@@ -30,7 +30,6 @@ class Task:
         view_size: (height, width) of the low-resolution view, in pixels.
         patch_size: (height, width) of the patches, in pixels of the image.
         n_classes: kinds of images to tell apart.
-        batch_size: images a training step.
         reference: method that the cost of the others is compared with.
         attention: from channels to the attention network.
         feature: from the shape of a patch, and ``center``, to the feature network.
@@ -46,7 +45,6 @@ class Task:
     view_size: tuple[int, int]
     patch_size: tuple[int, int]
     n_classes: int
-    batch_size: int
     reference: str
     attention: Callable[..., keras.Model]
     feature: Callable[..., keras.Model]
@@ -139,7 +137,6 @@ TASKS: dict[str, Task] = {
             view_size=(180, 180),
             patch_size=(50, 50),
             n_classes=10,
-            batch_size=32,
             reference="ats-10",
             attention=networks.megapixel_mnist_attention,
             feature=networks.megapixel_mnist_features,
@@ -158,7 +155,6 @@ TASKS: dict[str, Task] = {
             view_size=(100, 100),
             patch_size=(27, 27),
             n_classes=2,
-            batch_size=5,
             reference="ats-10",
             attention=networks.colon_cancer_attention,
             feature=networks.colon_cancer_features,
@@ -170,7 +166,6 @@ TASKS: dict[str, Task] = {
             view_size=(288, 384),
             patch_size=(100, 100),
             n_classes=4,
-            batch_size=16,
             reference="ats-5",
             attention=networks.speed_limits_attention,
             # As the authors' code has it, and the default of convolutional_network().

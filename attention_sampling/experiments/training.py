@@ -18,7 +18,6 @@ from attention_sampling.callbacks import (
     EpochCheckpoint,
     ProposalMix,
     resume_training,
-    save_model,
 )
 from attention_sampling.experiments.data import Images
 from attention_sampling.experiments.pretraining import begin_with, pretrain
@@ -27,12 +26,12 @@ from attention_sampling.files import replacing
 from attention_sampling.layers import LocalContrast
 from attention_sampling.pipeline import set_source, with_sampling
 
-# Measure -> its column of the log, and what the folds of a run count by.
-MEASURES = {
-    "train_loss": ("cross_entropy", "n_train"),
-    "train_error": ("accuracy", "n_train"),
-    "test_loss": ("val_cross_entropy", "n_test"),
-    "test_error": ("val_accuracy", "n_test"),
+# Measure -> its column of the log.
+_MEASURES = {
+    "train_loss": "cross_entropy",
+    "train_error": "accuracy",
+    "test_loss": "val_cross_entropy",
+    "test_error": "val_accuracy",
 }
 
 
@@ -111,14 +110,9 @@ def train(
             f"Received: --learning-rate {settings['learning_rate']}; try a lower one, in "
             "another --output"
         )
-    if settings["ema"]:
-        # Up to here the file held the weights to go on from. The averaged ones, which
-        # were tested, take their place; where they have already, this changes nothing.
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        save_model(model, path)
     curve = {
         name: (1 - rows[column] if name.endswith("error") else rows[column])
-        for name, (column, _) in MEASURES.items()
+        for name, column in _MEASURES.items()
     }
     curve["seconds"] = rows["seconds"].cumsum()
     return {
@@ -197,16 +191,8 @@ def _build_optimizer(settings, steps):
             warmup_target=rate if falling < steps else None,
             warmup_steps=steps - falling,
         )
-    options = {"global_clipnorm" if settings["clip"] == "global" else "clipnorm": 1.0}
-    if settings["ema"]:
-        options |= {"use_ema": True, "ema_momentum": settings["ema"]}
-    if not settings["weight_decay"]:
-        return keras.optimizers.Adam(rate, **options)
-    optimizer = keras.optimizers.AdamW(
-        rate, weight_decay=settings["weight_decay"], **options
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-    return optimizer
+    clip = "global_clipnorm" if settings["clip"] == "global" else "clipnorm"
+    return keras.optimizers.Adam(rate, **{clip: 1.0})
 
 
 def _class_weights(images, indices):
@@ -218,12 +204,9 @@ def _class_weights(images, indices):
 
 
 def _other_callbacks(settings):
-    callbacks = []
-    if settings.get("mix_epochs"):
-        callbacks.append(ProposalMix(settings["mix"], 0.0, settings["mix_epochs"]))
-    if settings["ema"]:
-        callbacks.append(keras.callbacks.SwapEMAWeights())  # during tests only
-    return callbacks
+    if not settings.get("mix_epochs"):
+        return []
+    return [ProposalMix(settings["mix"], 0.0, settings["mix_epochs"])]
 
 
 def _watch(images, indices, inputs, directory):

@@ -143,14 +143,6 @@ def test_split_depends_on_the_seed_alone(german):
     assert numbers == [1, 7, 8, 13, 16, 21]
 
 
-def test_split_at_a_number(german):
-    images = EACH_CLASS | {"00100": [], "00101": [2]}
-    with pytest.warns(UserWarning, match=r"No image of class 30, 70, 80 is left"):
-        data = load_speed_limits(german(images), test_from=100)
-    assert names_of(data.test) == ["00100.png", "00101.png"]
-    assert len(data.train) == len(EACH_CLASS)
-
-
 def test_split_of_the_files(german, tmp_path):
     german({"00000": [2], "00001": [], "00002": [4]})
     for part in ("train", "test"):
@@ -165,15 +157,16 @@ def test_split_of_the_files(german, tmp_path):
     assert [sample.label for sample in data.train] == [1, 0, 2]
     assert [sample.label for sample in data.test] == [2, 0]
     assert data.test[0].path == str(tmp_path / "test" / "images" / "00000.png")
-    with pytest.raises(ValueError, match=r"does not apply.*test_from=1"):
-        load_speed_limits(tmp_path, test_from=1)
+
+
+def test_one_image_of_each_class_leaves_none_to_test_with(german):
+    with pytest.raises(ValueError, match=r"left for testing in .*2 for training"):
+        load_speed_limits(german({"00000": [2], "00001": []}))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"test_from": 9}, "No image of class 50, 70, 80 is left for training"),
-        ({"test_from": 1000}, "left for testing in .*24 for training"),
         ({"test_fraction": 0}, "Received: test_fraction=0"),
         ({"test_fraction": float("nan")}, "Received: test_fraction=nan"),
     ],
@@ -227,10 +220,6 @@ def add_an_image_twice(directory):
     paint(directory / "images" / "00003.jpg")
 
 
-def add_an_image_without_number(directory):
-    paint(directory / "images" / "road.png")
-
-
 @pytest.mark.parametrize(
     ("damage", "kind", "message"),
     [
@@ -239,14 +228,13 @@ def add_an_image_without_number(directory):
         (remove_all_images, FileNotFoundError, r"no images beside gt\.txt.*\.ppm"),
         (empty_annotations, ValueError, r"No image is annotated.*gt\.txt without"),
         (add_an_image_twice, ValueError, r"twice.*00003\.jpg and .*00003\.png"),
-        (add_an_image_without_number, ValueError, r"number of each image.*road\.png"),
     ],
 )
 def test_german_tree_that_is_not_whole_is_refused(german, damage, kind, message):
     directory = german()
     damage(directory)
     with pytest.raises(kind, match=message):
-        load_speed_limits(directory, test_from=10)
+        load_speed_limits(directory)
 
 
 # The Swedish format
@@ -317,9 +305,7 @@ def test_swedish_tree_that_is_not_whole_is_refused(swedish):
     directory = swedish("limit50.png:")
     with pytest.raises(ValueError, match=r"lists an image twice.*limit50\.png"):
         load_speed_limits(directory)
-    with pytest.raises(ValueError, match=r"does not apply.*test_from=0"):
-        load_speed_limits(swedish(), test_from=0)
-    (directory / "Set2" / "Set2Part0" / "limit70.png").unlink()
+    (swedish() / "Set2" / "Set2Part0" / "limit70.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"missing.*: limit70\.png$"):
         load_speed_limits(directory)
 

@@ -90,17 +90,17 @@ def test_mean_and_standard_error_are_of_whole_runs():
 def test_files_of_other_seeds_are_one_row_and_other_settings_are_named():
     trainings = [
         training("ats-10", [(0, None, 10, 0.2)], center=True, seed=0),
-        training("ats-10", [(1, None, 10, 0.4)], center=True, seed=1, ema=0.0),
+        training("ats-10", [(1, None, 10, 0.4)], center=True, seed=1, clip="weight"),
         training("ats-10", [(0, None, 10, 0.6)], center=False, seed=0),
         training("ats-10", [(0, None, 10, 0.8)], center=False, paper=True),
-        training("u-10", [(0, None, 10, 0.5)], dropout=0.5),
+        training("u-10", [(0, None, 10, 0.5)], feature_scale=1.0),
         training("u-10", [(0, None, 10, 0.5)]),
         training("cnn-0.5", [(0, None, 10, 0.3)], center=True),
     ]
     table = summarize(trainings)
     assert list(table.index) == [
         "U-10",
-        "U-10, dropout 0.5",
+        "U-10, feature scale 1.0",
         "CNN 0.5",
         "ATS-10",
         "ATS-10, center False",
