@@ -10,9 +10,9 @@ Traffic Sign Recognition Benchmark (GTSRB), a folder for each class. Both are at
 
     https://benchmark.ini.rub.de
 
-A network then learns from them by
+A network then learns from them, at the scale 0.5 by
 
-    python examples/speed_limits.py --dataset OUT
+    python -m attention_sampling experiments run speed_limits OUT --patch-size 48 --scale 0.5
 """
 
 import argparse

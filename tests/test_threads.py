@@ -45,6 +45,7 @@ def test_closed_on_the_way_no_thread_goes_on():
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_any_moment_ends_it():
     # A pool of `concurrent.futures` hangs within 400 of these.
     code = """
@@ -60,8 +61,8 @@ def test_ctrl_c_at_any_moment_ends_it():
         signal.signal(signal.SIGALRM, interrupt)
         interrupted = 0
         for _ in range(400):
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.003, 0.02))
             try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.003, 0.02))
                 for _ in map_in_threads(wait, range(10**9), 8):
                     pass
             except KeyboardInterrupt:

@@ -157,7 +157,7 @@ def write_part(
     def write(number: int) -> str:
         # Each image has a stream of its own, however many there are.
         rng = np.random.default_rng((*seed, number))
-        image, boxes = make_image(rng, part, _choose_limit(number), scale)
+        image, boxes = make_image(rng, part, choose_limit(number), scale)
         path = directory / "images" / f"{number:05d}.jpg"
         Image.fromarray(image).save(path, quality=95)
         return "".join(";".join(map(str, (path.name, *box))) + "\n" for box in boxes)
@@ -172,7 +172,7 @@ def write_part(
     (directory / "gt.txt").write_text(text, encoding="ascii")
 
 
-def _choose_limit(number: int) -> int | None:
+def choose_limit(number: int) -> int | None:
     """Return the class of an image's limit: of 747 in a row, 400 have one, in turn."""
     before, after = number * 400 // 747, (number + 1) * 400 // 747
     return LIMITS[before % len(LIMITS)] if after > before else None
