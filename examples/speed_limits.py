@@ -246,7 +246,7 @@ def evaluate(directory, model_file):
     """Print how often a trained model is wrong on German traffic signs."""
     classes, samples = read_german(directory)
     found = read_photographs([sample.path for sample in samples], model_file)
-    found = tqdm(found, "Reading photographs", len(samples))
+    found = tqdm(found, "Reading photographs", len(samples), disable=None)
     predicted = pd.Series([name for _, name, _ in found], name="predicted")
     true = pd.Series([classes[sample.label] for sample in samples], name="true")
     wrong, frequency = true != predicted, true.value_counts(normalize=True)

@@ -93,7 +93,7 @@ def _unpack(archive: Path, directory: Path, progress: bool) -> None:
             entries = file.infolist()
             _check_size(entries, archive)
             description = f"Unpacking {archive.name}"
-            for entry in tqdm(entries, description, disable=not progress):
+            for entry in tqdm(entries, description, disable=not progress or None):
                 file.extract(entry, part)  # never outside of `part`, whatever its name
     except Exception as error:  # each compression has errors of its own
         if isinstance(error, OSError) and error.errno is not None:  # of the disk

@@ -216,7 +216,7 @@ def check_images(samples: Sequence[Sample], progress: bool = True) -> tuple[int,
 
     Args:
         samples: the samples to check.
-        progress: show a progress bar. Needs tqdm either way.
+        progress: show a progress bar in a terminal. Needs tqdm either way.
 
     Returns:
         (height, width) in pixels, which all images have.
@@ -240,7 +240,7 @@ def check_images(samples: Sequence[Sample], progress: bool = True) -> tuple[int,
     paths = [sample.path for sample in samples]
     threads = min(16, os.cpu_count() or 1)
     with closing(map_in_threads(_decode, paths, threads)) as found:
-        bar = tqdm(found, "Checking images", len(paths), disable=not progress)
+        bar = tqdm(found, "Checking images", len(paths), disable=not progress or None)
         sizes = dict(zip(paths, bar, strict=True))
     broken = [f"{path} ({e})" for path, e in sizes.items() if isinstance(e, str)]
     if broken:

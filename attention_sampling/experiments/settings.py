@@ -175,7 +175,8 @@ _HELP = {
     "scale": "of the view to the image",
     "networks": "of attention and features: for small signs, or those of the paper",
     "strides": "of the residual networks: the first convolution, and each block",
-    "pretrain": "passes in which each network first learns from the boxes around signs",
+    "pretrain": "passes in which each network first learns from the boxes around signs; "
+    "interrupted, they begin again",
     "start": "model file of another run to begin with, in place of --pretrain; where "
     "--seed chooses the test images, of a run with the same",
     "balanced": "weigh each class by the inverse of its frequency",

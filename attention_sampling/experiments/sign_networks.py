@@ -14,7 +14,7 @@ def sign_attention(
     """Build an attention network for small things in photographs.
 
     Batch-normalized convolutions, and a softmax over cells of 4 x 4 pixels of the view.
-    One score sees 27 x 27 pixels.
+    One score sees 26 x 26 pixels.
 
     Args:
         channels: channels of the view, whose pixels are 0 to 255.
@@ -33,7 +33,7 @@ def sign_attention(
     """
     view = keras.Input((None, None, channels))
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(view)
-    x = _convolve(_convolve(x, 16, size=5, strides=2), 24)
+    x = _convolve(keras.layers.MaxPooling2D(2)(_convolve(x, 16)), 24)
     x = _convolve(_convolve(keras.layers.MaxPooling2D(2)(x), 32), 48)
     x = _convolve(x, 32, size=1)
     # Starts even. Under mixed precision too, the softmax is that of exact scores.
@@ -82,6 +82,6 @@ def sign_features(
     return keras.Model(patch, x, name=name)
 
 
-def _convolve(x: Any, filters: int, size: int = 3, strides: int = 1) -> Any:
-    x = convolution(x, filters, size, strides)
+def _convolve(x: Any, filters: int, size: int = 3) -> Any:
+    x = convolution(x, filters, size)
     return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.95)(x))

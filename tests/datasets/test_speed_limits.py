@@ -1,5 +1,6 @@
 """Both formats of road scenes: labels, splits, and what is said about bad files."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -343,8 +344,13 @@ def samples(tmp_path):
     return [Sample(str(path), 0, ()) for path in paths]
 
 
-def test_whole_images_have_a_size(samples, capfd):
-    assert check_images(samples, progress=False) == (30, 40)
+def test_whole_images_have_a_size_and_a_terminal_shows_progress(
+    samples, capfd, monkeypatch
+):
+    assert check_images(samples) == (30, 40)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    check_images(tuple(samples), progress=False)
     assert capfd.readouterr().err == ""
     check_images(tuple(samples))
     assert "Checking images: 100%" in capfd.readouterr().err

@@ -60,7 +60,7 @@ def write_scenes(
         n_images: images to generate. The first images of a larger set are the same.
         size: (height, width) of the images, in pixels, at least 160 each.
         seed: non-negative int; the same seed gives the same files.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar in a terminal.
 
     Raises:
         ValueError: a setting is out of range, or the directory exists and holds
@@ -88,7 +88,9 @@ def write_scenes(
 
         (part / "images").mkdir()
         lines = []
-        for number in tqdm(range(n_images), "Road scenes", disable=not progress):
+        for number in tqdm(
+            range(n_images), "Road scenes", disable=not progress or None
+        ):
             # Each image has its own stream, and each four their own order of limits.
             four = np.random.default_rng((seed, 0, number // 4))
             limit = [None, *LIMIT_CLASSES][four.permutation(4)[number % 4]]
