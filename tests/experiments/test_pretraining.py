@@ -107,3 +107,5 @@ def test_a_model_of_any_method_begins_with_the_networks_of_another(rng):
                 theirs[name].get_weights(), ours[name].get_weights(), strict=True
             ):
                 np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="has no network for the attention"):
+        begin_with(first, model)

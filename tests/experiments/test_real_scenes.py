@@ -17,7 +17,7 @@ if keras.backend.backend() != "tensorflow":
 from attention_sampling.datasets.folds import stratified_folds
 from attention_sampling.datasets.traffic_signs import read_german
 from attention_sampling.experiments.pretraining import find_networks
-from attention_sampling.experiments.real_scenes import _mix
+from attention_sampling.experiments.real_scenes import _count, _mix
 
 FEW = ["--n-images=16", "--pretrain=1", "--epochs=1", "--real-epochs=1"]
 
@@ -92,3 +92,11 @@ def check_backgrounds(output, scenes):
 def test_as_many_pasted_scenes_as_real_ones_but_no_other_real_ones():
     assert _mix(np.array([5, 7, 8]), 5).tolist() == [5, 7, 8, 0, 1, 2]
     assert _mix(np.array([2, 4, 5, 6]), 2).tolist() == [2, 4, 5, 6, 0, 1]
+
+
+def test_a_class_without_scenes_does_not_count():
+    counted = _count(np.array([0, 0, 3, 3]), np.array([0, 2, 3, 3]), 5)
+    assert counted["error"] == 0.25
+    assert counted["balanced_error"] == pytest.approx((0.5 + 0) / 2)
+    assert counted["constant_error"] == 0.5
+    assert np.array(counted["confusion"]).sum(axis=1).tolist() == [2, 0, 0, 2, 0]

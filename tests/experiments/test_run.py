@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import signal
 
 import keras
@@ -240,3 +241,27 @@ def test_an_augmentation_changes_images_by_its_seed(name, rng):
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).mean() > 0.5
+
+
+def test_other_scenes_of_the_same_names_are_another_data_set(data, tmp_path):
+    def samples_of(directory):
+        settings = settings_of("speed_limits", str(directory), "--patch-size=40")
+        return load_images("speed_limits", directory, settings).about["samples"]
+
+    one = samples_of(data / "speed_limits")
+    assert samples_of(shutil.copytree(data / "speed_limits", tmp_path / "a")) == one
+    annotations = tmp_path / "a" / "gt.txt"
+    annotations.write_text(annotations.read_text().replace(";5;6;", ";4;6;"))
+    assert samples_of(tmp_path / "a") != one
+
+
+def test_a_model_to_begin_with_is_looked_at_first(data, tmp_path):
+    scenes = str(data / "speed_limits")
+    words = ["speed_limits", scenes, "--patch-size=40", f"--output={tmp_path / 'runs'}"]
+    damaged = tmp_path / "damaged.keras"
+    damaged.write_bytes(b"none")
+    assert "model file is damaged" in refuse(*words, f"--start={damaged}")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.save(whole := tmp_path / "whole.keras")
+    refused = refuse(*words, f"--start={whole}", "--runs=2")
+    assert "Each run tests with other images" in refused
