@@ -204,12 +204,7 @@ def make_image(
     scene = Image.fromarray(read_image(path))
     width, height = (max(1, round(scale * extent)) for extent in scene.size)
     image = np.array(scene.resize((width, height), Image.Resampling.BOX))
-    found: list[GermanBox] = []
-    for *box, sign_class in boxes:
-        left, top, right, bottom = (round(scale * x) for x in box)
-        found.append(
-            (left, top, max(left + 1, right), max(top + 1, bottom), sign_class)
-        )
+    found = [scale_box(box, scale) for box in boxes]
     n_signs = rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15])
     classes = rng.choice([n for n in part.tracks if n not in LIMITS], n_signs)
     if limit is not None:
@@ -226,6 +221,12 @@ def make_image(
         box = paste_sign(rng, image, tracks, sign_class, place, scale)
         found.append((*box, sign_class))
     return image, found
+
+
+def scale_box(box: GermanBox, scale: float) -> GermanBox:
+    """Return the box of a sign in its image at another scale: of a pixel at least."""
+    left, top, right, bottom = (round(scale * x) for x in box[:4])
+    return left, top, max(left + 1, right), max(top + 1, bottom), box[4]
 
 
 def _choose_place(

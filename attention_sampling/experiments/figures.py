@@ -170,10 +170,7 @@ def plot_pictures(
     if not len(indices):
         return
     directory.mkdir(exist_ok=True)
-    task = images.task
-    names = [entry.name for entry in model.inputs]
-    [(inputs, _)] = images.batches(np.array(indices), names, len(indices))
-    seen = explain(model, [values.numpy() for values in inputs])
+    task, seen = images.task, _explain(model, images, indices)
     for number, index in enumerate(indices):
         truth = images.truth(index)._asdict()
         name, image = truth.pop("name"), truth.pop("image")
@@ -210,10 +207,7 @@ def describe_answers(
     """
     if not len(indices):
         return []
-    names = [entry.name for entry in model.inputs]
-    [(inputs, _)] = images.batches(np.array(indices), names, len(indices))
-    seen = explain(model, [values.numpy() for values in inputs])
-    found = []
+    seen, found = _explain(model, images, indices), []
     for number, index in enumerate(indices):
         truth, scores = images.truth(index), seen["prediction"][number]
         label, answer = images.labels[index], int(np.argmax(scores))
@@ -230,6 +224,12 @@ def describe_answers(
             | {"title": title, "right": label == answer}
         )
     return found
+
+
+def _explain(model, images, indices):
+    names = [entry.name for entry in model.inputs]
+    [(inputs, _)] = images.batches(np.array(indices), names, len(indices))
+    return explain(model, [values.numpy() for values in inputs])
 
 
 def plot_grid(path: Path, answers: Sequence[dict[str, Any]]) -> None:

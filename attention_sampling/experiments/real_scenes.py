@@ -10,7 +10,12 @@ import numpy as np
 
 from attention_sampling.checks import check_count
 from attention_sampling.datasets.folds import stratified_folds
-from attention_sampling.datasets.pasted_signs import Part, read_parts, write_part
+from attention_sampling.datasets.pasted_signs import (
+    Part,
+    read_parts,
+    scale_box,
+    write_part,
+)
 from attention_sampling.datasets.pasting import read_image
 from attention_sampling.datasets.same_sign import leave_out
 from attention_sampling.datasets.traffic_signs import (
@@ -179,10 +184,8 @@ def _write_images(
         size = [round(_SHRINK * extent) for extent in image.size]
         image = image.resize(size, Image.Resampling.BOX)
         image.save(directory / "test" / "images" / f"{stem}.jpg", quality=95)
-        for *corners, sign_class in boxes.get(stem, ()):
-            left, top, right, bottom = (round(_SHRINK * x) for x in corners)
-            corners = [left, top, max(left + 1, right), max(top + 1, bottom)]
-            lines.append(";".join(map(str, (f"{stem}.jpg", *corners, sign_class))))
+        for box in boxes.get(stem, ()):
+            lines.append(";".join(map(str, (f"{stem}.jpg", *scale_box(box, _SHRINK)))))
     (directory / "test" / "gt.txt").write_text("\n".join(lines) + "\n", "ascii")
 
 
