@@ -233,7 +233,7 @@ def test_views_and_images_show_the_same(data, task):
     np.testing.assert_array_equal(inputs[0][0], truth.image)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS.keys() - {"none"})
+@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
 def test_an_augmentation_changes_images_by_its_seed(name, rng):
     image = tf.constant(rng.integers(256, size=(20, 20, 3), dtype="uint8"))
     first, again, other = (
