@@ -59,7 +59,8 @@ LEARNED = {
         ["docs/coming_from_ats.rst"],
         ["docs/guides/sizes.rst"],
         # These go on from the first.
-        [FIRST, "docs/guides/looking.rst", "docs/guides/budget.rst"],
+        [FIRST, "docs/guides/looking.rst"],
+        pytest.param([FIRST, "docs/guides/budget.rst"], marks=pytest.mark.slow),
         ["docs/guides/profiling.rst"],
         pytest.param(
             [FIRST, "docs/guides/augmentation.rst", "docs/guides/tasks.rst"],

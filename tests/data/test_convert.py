@@ -254,18 +254,19 @@ def test_disk_that_is_full(tmp_path, compression):
 
 COUNT = 6
 SLOW = """
-import sys, time
+import signal, sys, time
 from attention_sampling.data.convert import convert
 from raw_files import RawSource
 
 class SlowSource(RawSource):
     def read(self, index, level, origin, size):
         print("reading", index, flush=True)
-        time.sleep(0.25)
+        time.sleep(2 if index == int(sys.argv[2]) else 0.1)
         return super().read(index, level, origin, size)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
 try:
-    convert(SlowSource(sys.argv[2:]), sys.argv[1], 64, "none", progress=False)
+    convert(SlowSource(sys.argv[3:]), sys.argv[1], 64, "none", progress=False)
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
 except KeyboardInterrupt:
@@ -275,15 +276,18 @@ except KeyboardInterrupt:
 
 @pytest.fixture
 def slow(tmp_path, rng):
-    """Return a function that starts a conversion of a few small files."""
+    """Return a function that starts a conversion of a few small files.
+
+    It waits longer at one of them, if asked to, for a signal.
+    """
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     images = [noise(rng, 90, 70) for _ in range(COUNT)]
     paths = [write(tmp_path / f"in/{n}.raw", image) for n, image in enumerate(images)]
 
-    def start():
+    def start(wait_at=-1):
         return subprocess.Popen(
-            [sys.executable, "-c", SLOW, tmp_path / "out/a.h5", *paths],
+            [sys.executable, "-c", SLOW, tmp_path / "out/a.h5", str(wait_at), *paths],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -318,7 +322,7 @@ def check_result(tmp_path, images):
 def test_goes_on_after_the_last_finished_image(slow, tmp_path, how):
     """However small the images, and however often it is stopped."""
     for number in (1, 2, 4):
-        with slow() as process:
+        with slow(wait_at=number) as process:
             lines = wait_for(process, f"reading {number}")
             process.send_signal(how)
             process.communicate(timeout=60)

@@ -105,10 +105,13 @@ def test_everything_is_downloaded_once(server, fetch, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_missing_or_another_is_downloaded(server, fetch, tmp_path, capfd):
+def test_what_is_missing_or_another_is_downloaded(
+    server, fetch, tmp_path, capfd, monkeypatch
+):
     images = tmp_path / "new" / "Set1" / "Set1Part0"
     images.mkdir(parents=True)
     (images.parent / "annotations.txt").write_text("an older one")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fetch(progress=True)
     assert files_in(tmp_path) == WHOLE
     assert (images.parent / "annotations.txt").read_bytes() == TEXT

@@ -119,8 +119,8 @@ def test_same_seed_same_files_and_a_larger_set_begins_with_them(tmp_path):
 
 def test_the_set_is_balanced_and_loads(tmp_path, capsys):
     directory = tmp_path / "deep" / "scenes"
-    write(directory, n_images=40, progress=True)
-    assert "40/40" in capsys.readouterr().err
+    write(directory, n_images=40, progress=True)  # in a terminal
+    assert capsys.readouterr().err == ""
     data = load_speed_limits(directory)
     assert data.classes == ("empty", "50", "70", "80")
     samples = sorted(data.train + data.test, key=lambda sample: sample.path)
