@@ -389,12 +389,15 @@ def plot_curves(path: Path, trained: pd.DataFrame) -> None:
         for axes, measure in zip(panels, ("train_loss", "test_error"), strict=True):
             curves = _average_curves(row["curves"], measure, row["epochs"])
             epochs = np.arange(curves.shape[1]) + 1
-            [line] = axes.plot(epochs, curves.mean(axis=0), label=name)
+            mark = "o" if len(epochs) == 1 else ""
+            [line] = axes.plot(epochs, curves.mean(axis=0), mark + "-", label=name)
             lowest, highest = curves.min(axis=0), curves.max(axis=0)
             color = line.get_color()
             axes.fill_between(epochs, lowest, highest, color=color, alpha=0.15, lw=0)
     panels[0].set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     panels[1].set(xlabel="epoch", ylabel="test error", ylim=(0, None))
+    for axes in panels:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=3, fontsize="small"
