@@ -427,6 +427,7 @@ def image_decoder(paths: Sequence[str]) -> Callable[[Any], Any]:
 def _decode_with_pillow(data: Any) -> Any:
     from PIL import Image
 
-    # Bytes in a graph, and an array of them outside of one.
-    with Image.open(io.BytesIO(np.asarray(data).item())) as image:
+    # Bytes in a graph, and an array of them outside of one. Not one of NumPy's strings,
+    # which end before the zeros at the end of a file.
+    with Image.open(io.BytesIO(np.asarray(data, object).item())) as image:
         return np.asarray(image.convert("RGB"))

@@ -73,8 +73,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--budgets does nothing for {settings['method']}")
     check_count("runs", arguments.runs, smallest=1)
     check_count("pictures", arguments.pictures, smallest=0)
-    if settings.get("start"):
-        check_model_file(settings["start"])
     output = arguments.output or Path(f"runs/{arguments.task}-{settings['method']}")
     with one_process(output):
         trained = any(output.glob("run-*/**/*.keras"))
@@ -83,6 +81,8 @@ def run(arguments: argparse.Namespace) -> None:
                 f"{output} holds trained models: go on with --resume, or choose another "
                 "--output"
             )
+        if settings.get("start") and not trained:
+            check_model_file(settings["start"])
         directory = arguments.data or _generate(arguments.task, output / "data")
         images = load_images(arguments.task, directory, settings)
         settings["data"] = {"generated": is_generated(directory), **images.about}

@@ -28,7 +28,9 @@ SLIDE = (
 
 @pytest.fixture
 def images(rng):
-    return rng.integers(0, 256, (5, *SIZE, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (5, *SIZE, 3), dtype=np.uint8)
+    images[:, -1, -1] = 0  # a PPM file ends in zeros
+    return images
 
 
 @pytest.fixture(params=["png", "ppm", "bmp"])

@@ -57,6 +57,7 @@ def data(tmp_path_factory):
     scenes.mkdir()
     for number in range(8):
         pixels = rng.integers(256, size=(80, 120, 3), dtype="uint8")
+        pixels[-1, -1] = 0  # a file that ends in zeros
         Image.fromarray(pixels).save(scenes / f"{number:05d}.ppm")
     lines = [f"{number:05d}.ppm;5;6;25;26;{1 + number // 4}" for number in range(8)]
     (scenes / "gt.txt").write_text("\n".join(lines))
@@ -115,6 +116,18 @@ def test_a_task_is_trained_and_gone_on_with(data, task, tmp_path):
     assert f"learning_rate was {rate}, is 0.5" in refused
     main(["run", *words, "--resume"])
     assert read_metrics(output)["fits"] == metrics["fits"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["--method=deep-mil", "--patch-size=40"], ["--method=cnn-0.5"]]
+)
+def test_methods_without_a_view_are_trained(data, words, tmp_path):
+    scenes = str(data / "speed_limits")
+    more = ["--epochs=1", "--pictures=1", f"--output={tmp_path}"]
+    main(["run", "speed_limits", scenes, *words, *more])
+    [fit] = read_metrics(tmp_path)["fits"]
+    assert fit["n_train"] + fit["n_test"] == 8
 
 
 @pytest.mark.slow
