@@ -1,4 +1,4 @@
-"""Make scenes with a speed limit: real signs pasted into photographs of real roads.
+r"""Make scenes with a speed limit: real signs pasted into photographs of real roads.
 
     python examples/make_speed_limits.py data/gtsdb data/gtsrb data/pasted
     python examples/make_speed_limits.py data/gtsdb data/gtsrb data/small --scale 0.5
@@ -12,7 +12,8 @@ Traffic Sign Recognition Benchmark (GTSRB), a folder for each class. Both are at
 
 A network then learns from them, at the scale 0.5 by
 
-    python -m attention_sampling experiments run speed_limits OUT --patch-size 48 --scale 0.5
+    python -m attention_sampling experiments run speed_limits OUT --patch-size 48 \
+        --scale 0.5 --epochs 2
 """
 
 import argparse

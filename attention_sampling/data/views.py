@@ -411,7 +411,7 @@ def image_decoder(paths: Sequence[str]) -> Callable[[Any], Any]:
 
     Returns:
         Callable from the bytes of a file, a string tensor, to its pixels (height, width, 3)
-        uint8.
+        uint8. It raises an error of TensorFlow for what cannot be decoded.
 
     Example:
 

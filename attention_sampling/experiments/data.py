@@ -229,7 +229,7 @@ def _load_scenes(directory, settings):
     paths, decode = tf.constant(list(index_of)), image_decoder(list(index_of))
     # Other signs in images of the same names are another data set.
     listed = [(s.path.removeprefix(str(directory)), s.label, s.signs) for s in samples]
-    listed = sha256(repr(sorted(listed)).encode("utf-8")).hexdigest()
+    digest = sha256(repr(sorted(listed)).encode("utf-8")).hexdigest()[:12]
 
     def splits(seed):
         parts = load(seed)
@@ -254,7 +254,7 @@ def _load_scenes(directory, settings):
         splits,
         read,
         truth,
-        {"images": len(samples), "samples": listed[:12]},
+        {"images": len(samples), "samples": digest},
         AUGMENTATIONS[settings["augmentation"]],
         balanced=settings["balanced"],
         boxes=boxes,

@@ -192,6 +192,12 @@ def test_profile_leaves_a_training_as_it_is(scenes, tmp_path):
     assert not (output / "model.keras").exists()
 
 
+def test_it_trains_or_reads_and_not_both(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_here(EXAMPLE, "--dataset", "scenes", "--predict", "photo.jpg")
+    assert "--predict: not allowed with argument --dataset" in capsys.readouterr().err
+
+
 def test_what_cannot_be_done_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with one_process("taken"):
