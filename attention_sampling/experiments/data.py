@@ -276,6 +276,7 @@ def _fit_road_task(size, n_classes, settings):
         build, pool = functools.partial(networks.residual_features, **network), 8
     else:
         build, pool = sign_networks.sign_features, 4
+        build = functools.partial(build, n_classes=n_classes)
         chosen = {"attention": sign_networks.sign_attention, "receptive_field": 0}
     task = replace(
         TASKS["speed_limits"],

@@ -21,36 +21,69 @@ from attention_sampling.layers.attention_sampling import sampling_layers
 _N_WINDOWS = 3  # of each image, in an epoch
 _ZOOM = 0.2  # of a window: largest change of the logarithm of its size
 _SHIFT = 1 / 6  # of a window: farthest that a sign is from its middle
+_SMALLEST_PART = 0.6  # of the height and width of an image, to look for signs in
 _LEARNING_RATE = 2e-3
 
 
 def pretrain(
-    model: keras.Model,
-    images: Images,
-    indices: np.ndarray,
-    epochs: int,
-    feature_scale: float,
-    seed: int,
+    model: keras.Model, images: Images, indices: np.ndarray, epochs: int, seed: int
 ) -> None:
     """Train the networks of a model, of any method with patches, on boxes.
 
     Args:
-        model: of ``build_model``; its networks are trained, and its last layer.
+        model: of ``build_model``, its feature network of ``sign_features``.
         images: with boxes.
         indices: (chosen,) of the images to train on.
         epochs: passes over them, for each network.
-        feature_scale: factor of the features before the last layer.
         seed: of order and windows.
 
     Reference:
         Not in the paper, whose Swedish signs are larger in their images.
     """
     networks = find_networks(model)
-    scale = keras.layers.Rescaling(feature_scale, dtype="float32")
-    head = keras.Sequential([scale, networks["label"]])
-    pretrain_features(networks["feature"], head, images, indices, epochs, seed)
+    pretrain_features(networks["feature"], images, indices, epochs, seed)
     if "attention" in networks:
         pretrain_attention(networks["attention"], images, indices, epochs, seed)
+    # The most certain class is the answer, to begin with.
+    n_classes = networks["label"].units
+    networks["label"].set_weights([0.3 * np.eye(n_classes), np.zeros(n_classes)])
+
+
+def fit_classifier(
+    model: keras.Model, images: Images, indices: np.ndarray, seed: int
+) -> None:
+    """Train the last layer of a model alone, on labels of at most 4,000 images.
+
+    The networks before it then change little, and keep what they know: their batch
+    normalizations stay as they are from here on.
+
+    Args:
+        model: of ``build_model``, with patches.
+        images: of its task.
+        indices: (chosen,) of the images to train on.
+        seed: of their order.
+    """
+    indices, batch_size = indices[:4000], 16
+    alone = keras.Model(model.inputs, model.outputs)
+    for layer in model.layers:
+        layer.trainable = layer.name == "label"
+    steps = math.ceil(len(indices) / batch_size)
+    alone.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-2, steps)),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    inputs = [entry.name for entry in model.inputs]
+    dataset = images.batches(indices, inputs, batch_size, seed)
+    print(f"Classifier from labels, {steps} steps", flush=True)
+    alone.fit(dataset, shuffle=False, verbose=2)
+    for layer in model.layers:
+        layer.trainable = True
+    for network in find_networks(model).values():
+        for layer in getattr(network, "layers", ()):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
 
 
 def begin_with(model: keras.Model, other: keras.Model) -> None:
@@ -85,22 +118,16 @@ def find_networks(model: keras.Model) -> dict[str, Any]:
 
 
 def pretrain_features(
-    feature: keras.Model,
-    head: keras.Layer,
-    images: Images,
-    indices: np.ndarray,
-    epochs: int,
-    seed: int,
+    feature: keras.Model, images: Images, indices: np.ndarray, epochs: int, seed: int
 ) -> None:
-    """Train a feature network, and the classifier after it, to read single windows.
+    """Train a feature network of ``sign_features`` to read single windows.
 
     Of the three windows of an image, two show its limit if there is one; the others show
     another sign, or anything. Arguments as of ``pretrain``.
     """
     shape, batch_size = feature.input_shape[1:], 64
     count = len(indices) * _N_WINDOWS
-    patch = keras.Input(shape)
-    model = keras.Model(patch, head(feature(patch)))
+    model = keras.Model(feature.input, feature.get_layer("classes").output)
     model.compile(
         _optimizer(epochs * count / batch_size),
         loss="sparse_categorical_crossentropy",
@@ -149,15 +176,19 @@ def pretrain_attention(
         jit_compile=False,
     )
 
-    def mark(index: Any) -> Any:
-        return mark_cells(images.boxes[index][0], task.image_shape, map_shape)
+    def choose(index: Any, seed: Any) -> Any:
+        rng, boxes = np.random.default_rng(seed), np.array(images.boxes[index][0])
+        part = choose_part(rng, boxes, task.image_shape[:2])
+        inside = mark_cells(boxes - np.tile(part[:2], 2), part[2:], map_shape)
+        return part, inside
 
     def make(index: Any, seed: Any) -> Any:
-        inside = tf.numpy_function(mark, [index], tf.float32)
-        image = tf.ensure_shape(images.read(index), task.image_shape)
+        part, inside = tf.numpy_function(choose, [index, seed], [tf.int32, tf.float32])
+        part, inside = tf.ensure_shape(part, [4]), tf.ensure_shape(inside, map_shape)
+        image = tf.image.crop_to_bounding_box(images.read(index), *tf.unstack(part))
         view = tf.image.resize(image, task.view_size, "area")
-        view = augment(tf.cast(tf.round(view), tf.uint8), seed, **_changes(images))
-        inside = tf.ensure_shape(inside, map_shape)
+        view = tf.ensure_shape(tf.cast(tf.round(view), tf.uint8), task.view_shape)
+        view = augment(view, seed, **_changes(images))
         mirror = tf.random.stateless_uniform([], seed) < 0.5  # where, not what
         return (
             tf.where(mirror, tf.reverse(view, [1]), view),
@@ -222,6 +253,29 @@ def cut_windows(
         )
         labels.append(label if inside else 0)
     return np.stack(windows), np.array(labels, "int32")
+
+
+def choose_part(
+    rng: np.random.Generator, boxes: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Choose a part of an image that holds the middle of one of the boxes.
+
+    Args:
+        rng: source of every choice.
+        boxes: (count, 4), each (top, left, bottom, right) in pixels.
+        size: (height, width) of the image.
+
+    Returns:
+        (4,) int32: top, left, height and width of the part. These are 0.6 to 1 of those
+        of the image.
+    """
+    shape = np.array(size)
+    extent = np.round(shape * rng.uniform(_SMALLEST_PART, 1)).astype(int)
+    box = boxes[rng.integers(len(boxes))]
+    middle = np.clip((box[:2] + box[2:]) // 2, 0, shape - 1)
+    first = np.maximum(0, middle - extent + 1)
+    origin = rng.integers(first, np.minimum(shape - extent, middle) + 1)
+    return np.concatenate([origin, extent]).astype("int32")
 
 
 def mark_cells(

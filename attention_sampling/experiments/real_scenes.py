@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
 from attention_sampling.checks import check_count
 from attention_sampling.datasets.folds import stratified_folds
@@ -153,6 +154,7 @@ def run(arguments: argparse.Namespace) -> None:
                 when: _count(images.labels[real], given, len(images.classes))
                 for when, given in zip(("before", "after"), predicted, strict=True)
             },
+            "by_width": _count_by_width(images, real, predicted),
         }
         write_json(output / "metrics.json", metrics)
         figures.plot_grid(output / "scenes.jpg", [answers[i] for i in shown])
@@ -216,6 +218,24 @@ def _count(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[st
         "constant_error": float(1 - of_class.max() / len(labels)),
         "confusion": confusion.tolist(),
     }
+
+
+def _count_by_width(
+    images: Images, indices: np.ndarray, predicted: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return the errors by the width of the largest sign of a limit, 0 where is none.
+
+    Widths are in pixels of the photographs; ``width`` is the least of a row.
+    """
+    boxes = [images.boxes[index][0] for index in indices]
+    widths = [max((b[3] - b[1] for b in found), default=0) for found in boxes]
+    bounds = [0, 1, 24, 32, 48]
+    groups = np.digitize(np.array(widths) / _SHRINK, bounds[1:])
+    wrong = pd.DataFrame(
+        (predicted != images.labels[indices]).T, columns=["before", "after"]
+    )
+    errors = wrong.groupby(groups).mean().assign(scenes=wrong.groupby(groups).size())
+    return [{"width": bounds[i], **row} for i, row in errors.to_dict("index").items()]
 
 
 def _write_model(

@@ -257,10 +257,20 @@ def _write_real_scenes(content: Any) -> list[str]:
             ("after", "and the real scenes of the other folds"),
         )
     ]
+    by_width = [
+        {
+            "Sign, from a width in pixels": row["width"] or "none",
+            "Scenes": row["scenes"],
+            "Error": _mean(row["before"], None),
+            "Error with the real scenes": _mean(row["after"], None),
+        }
+        for row in content["by_width"]
+    ]
     constant = content["after"]["constant_error"]
     return [
         f"{title}\n{'-' * len(title)}",
         _format_table(pd.DataFrame(rows)),
+        _format_table(pd.DataFrame(by_width)),
         f"One run. Always the most frequent class: error {constant:.3f}.",
         *_describe([content]),
     ]

@@ -48,8 +48,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         **_COMMON,
         "method": "ats-5",
         "epochs": 20,
-        "learning_rate": 3e-4,
+        "learning_rate": 1e-4,
         "decay": 1.0,
+        "feature_scale": 30.0,
         "entropy": 0.0,
         "batch_size": 16,
         "augmentation": "colour",
@@ -75,6 +76,7 @@ GENERATED: dict[str, dict[str, Any]] = {
         "mix": 1.0,
         "mix_epochs": 14,
         "decay": 0.25,
+        "feature_scale": 4.0,
         "entropy": 0.01,
         "augmentation": "shift",
         "test_fraction": 0.2,
@@ -243,6 +245,10 @@ def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("--pretrain does nothing after --start")
         settings["pretrain"] = 0
     networks = given.get("networks", settings.get("networks"))
+    if networks == "paper":
+        if given.get("pretrain"):
+            raise ValueError("--pretrain is for --networks signs")
+        settings["pretrain"] = 0
     if "strides" in given and networks == "signs" and method.kind != "cnn":
         raise ValueError(f"--strides does nothing for {method} with --networks signs")
     if {"train_on", "test_on"} & given.keys():

@@ -44,30 +44,35 @@ def sign_attention(
 
 def sign_features(
     patch_shape: tuple[int, int, int],
+    n_classes: int = 5,
     center: bool = True,
     name: str = "feature",
 ) -> keras.Model:
     """Build a feature network that reads small signs, wherever in the patch they are.
 
-    Five batch-normalized convolutions, the largest response of each filter, and unit
-    norm. They see patches of 48 to 95 pixels as they are, and larger ones at a half, a
-    third and so on: weights for patches of 48 pixels fit those of 96 of images twice as
-    large.
+    A feature is the certainty of each class: its probability to the power of five. So what
+    a patch may show counts little, and the average over many patches still shows the one
+    that can be read.
+
+    Five batch-normalized convolutions, and the largest response of each filter. They see
+    patches of 48 to 95 pixels as they are, and larger ones at a half, a third and so on:
+    weights for patches of 48 pixels fit those of 96 of images twice as large.
 
     Args:
         patch_shape: (height, width, channels) of the patches, pixels 0 to 255.
-        center: batch-normalize the features before their norm is 1.
+        n_classes: kinds of images to tell apart.
+        center: batch-normalize the responses before they get unit norm.
         name: name of the model.
 
     Returns:
-        Model from patches (batch, height, width, channels) to features (batch, 80) of
-        unit L2 norm.
+        Model from patches (batch, height, width, channels) to features (batch,
+        n_classes) from 0 to 1.
 
     Example:
 
     >>> network = sign_features((48, 48, 3))
     >>> tuple(network(keras.ops.zeros((2, 48, 48, 3))).shape)
-    (2, 80)
+    (2, 5)
     """
     patch = keras.Input(patch_shape)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
@@ -79,7 +84,11 @@ def sign_features(
     if center:
         x = keras.layers.BatchNormalization(momentum=0.95)(x)
     x = keras.layers.UnitNormalization(dtype="float32")(x)
-    return keras.Model(patch, x, name=name)
+    x = keras.layers.Rescaling(4.0, dtype="float32")(x)
+    classes = keras.layers.Dense(
+        n_classes, activation="softmax", dtype="float32", name="classes"
+    )
+    return keras.Model(patch, keras.ops.power(classes(x), 5.0), name=name)
 
 
 def _convolve(x: Any, filters: int, size: int = 3) -> Any:

@@ -20,7 +20,11 @@ from attention_sampling.callbacks import (
     resume_training,
 )
 from attention_sampling.experiments.data import Images
-from attention_sampling.experiments.pretraining import begin_with, pretrain
+from attention_sampling.experiments.pretraining import (
+    begin_with,
+    fit_classifier,
+    pretrain,
+)
 from attention_sampling.experiments.tasks import build_model
 from attention_sampling.files import replacing
 from attention_sampling.layers import LocalContrast
@@ -131,11 +135,13 @@ def _begin(model, images, train_on, settings, directory, seed):
     elif settings.get("pretrain"):
         kept = directory / "pretrained.keras"
         if not kept.exists():
-            scale = settings["feature_scale"]
-            pretrain(model, images, train_on, settings["pretrain"], scale, seed)
+            pretrain(model, images, train_on, settings["pretrain"], seed)
             with replacing(kept) as part:
                 model.save(part)
         model.load_weights(kept)
+    else:
+        return
+    fit_classifier(model, images, train_on, seed)
 
 
 def build_compiled_model(

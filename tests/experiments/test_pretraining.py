@@ -11,6 +11,7 @@ if keras.backend.backend() != "tensorflow":
 
 from attention_sampling.experiments.pretraining import (
     begin_with,
+    choose_part,
     cut_windows,
     find_networks,
     mark_cells,
@@ -55,6 +56,34 @@ def test_signs_larger_than_a_patch_are_seen_in_part(rng):
     windows, labels = cut_windows(rng, image, [(10, 10, 190, 190)], [], 1, (48, 48))
     assert labels[:2].tolist() == [1, 1]
     assert windows[:2].min() == 255
+
+
+def test_parts_hold_the_middle_of_a_box(rng):
+    boxes = np.array([(0, 0, 10, 10), (70, 100, 96, 128)])
+    chosen = np.array([choose_part(rng, boxes, (96, 128)) for _ in range(500)])
+    origin, extent = chosen[:, :2], chosen[:, 2:]
+    assert (origin >= 0).all()
+    assert (origin + extent <= (96, 128)).all()
+    assert (extent >= (57, 76)).all()
+    assert (extent.min(0) < (60, 80)).all()
+    assert (extent.max(0) > (93, 124)).all()
+    middles = np.array([(5, 5), (83, 114)])
+    inside = (origin[:, None] <= middles) & (middles < (origin + extent)[:, None])
+    inside = inside.all(-1)
+    assert inside.any(1).all()
+    assert (inside.sum(0) > 150).all()
+    # A box half outside of the image has its middle at the border.
+    part = choose_part(rng, np.array([(90, -40, 140, 10)]), (96, 128))
+    assert part[0] + part[2] == 96
+    assert part[1] == 0
+
+
+def test_features_are_certainties():
+    network = sign_features((48, 48, 3), n_classes=3)
+    probabilities = keras.Model(network.input, network.get_layer("classes").output)
+    patches = np.random.default_rng(0).integers(256, size=(4, 48, 48, 3))
+    expected = np.asarray(probabilities(patches)) ** 5
+    np.testing.assert_allclose(network(patches), expected, rtol=1e-4)
 
 
 def test_cells_in_the_middle_of_a_box_are_marked():

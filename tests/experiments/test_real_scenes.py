@@ -58,6 +58,11 @@ def test_an_interrupted_run_goes_on_and_its_model_reads_a_photograph(tmp_path):
         error = 1 - np.trace(confusion) / confusion.sum()
         assert metrics[when]["error"] == pytest.approx(error)
         assert f"{error:.3f}" in printed
+        products = [row["scenes"] * row[when] for row in metrics["by_width"]]
+        assert sum(products) / 32 == pytest.approx(error)
+    widths = {row["width"]: row["scenes"] for row in metrics["by_width"]}
+    assert widths[0] == 10
+    assert widths[1] >= 20  # those of add_scenes, of 20 pixels
     assert metrics["after"]["constant_error"] == pytest.approx(1 - 10 / 32)
     check_backgrounds(output, benchmarks[0])
     model = keras.saving.load_model(output / "speed_limits.keras")

@@ -25,6 +25,7 @@ from attention_sampling.datasets.synthetic.tissue import write_tissue
 from attention_sampling.experiments.__main__ import main
 from attention_sampling.experiments.augmentation import AUGMENTATIONS, augment
 from attention_sampling.experiments.data import load_images
+from attention_sampling.experiments.pretraining import find_networks
 from attention_sampling.experiments.run import add_arguments
 from attention_sampling.experiments.settings import DEFAULTS, choose_settings
 from attention_sampling.files import one_process
@@ -109,6 +110,18 @@ def test_a_task_is_trained_and_gone_on_with(data, task, tmp_path):
     watched = [path.name[-13:] for path in output.glob("run-0/**/attention/*.png")]
     names = ["epoch-000.png", "epoch-001.png"] if metrics["method"] == "ats-2" else []
     assert sorted(watched) == sorted(2 * names)
+    if task == "speed_limits":
+        # What the networks learned from boxes about patches and views stays.
+        models = [
+            keras.saving.load_model(output / "run-0" / f"{name}.keras", compile=False)
+            for name in ("pretrained", "model")
+        ]
+        for name in ("feature", "attention"):
+            before, after = (find_networks(model)[name] for model in models)
+            assert before.non_trainable_weights
+            for weight in before.non_trainable_weights:
+                [same] = [w for w in after.weights if w.path == weight.path]
+                np.testing.assert_array_equal(same, weight)
     # Not again by mistake, not with other settings, and at once where all is done.
     assert "holds trained models: go on with --resume" in refuse(*words)
     refused = refuse(*words, "--resume", "--learning-rate=0.5")
@@ -179,6 +192,7 @@ def test_settings_are_the_defaults_and_what_is_given(tmp_path):
     write_pasted_signs(*benchmarks, tmp_path / "pasted", n_train=1, n_test=1)
     assert settings_of("speed_limits", str(tmp_path / "pasted"))["pretrain"] == 10
     assert settings_of("speed_limits", data, "--start=a.keras")["pretrain"] == 0
+    assert settings_of("speed_limits", data, "--networks=paper")["pretrain"] == 0
     assert "mix" not in settings_of("megapixel_mnist", data, "--method=u-3")
     ordered = settings_of("colon_cancer", data, "--estimator=ordered")
     assert ordered["control_variate"] is False
@@ -211,6 +225,7 @@ def test_options_that_mean_nothing_are_refused(words, message):
     [
         (["--strides=2,2"], "--strides does nothing for ats-5 with --networks signs"),
         (["--start=a.keras", "--pretrain=1"], "--pretrain does nothing after --start"),
+        (["--networks=paper", "--pretrain=1"], "--pretrain is for --networks signs"),
         (["--method=cnn-1", "--pretrain=1"], "--pretrain does nothing for cnn-1"),
         (["--method=cnn-1", "--patch-size=9"], "--patch-size does nothing for cnn-1"),
         (["--augmentation=strong"], "--augmentation strong mirrors images"),
