@@ -1,7 +1,8 @@
-"""The two networks of attention sampling, each trained by itself on boxes around signs.
+"""The networks of attention sampling, each trained by itself before all learn together.
 
 Signs are small and rare. A feature network that cannot read them yet gives the attention
-no reason to find them, and an attention that finds none gives it nothing to read.
+no reason to find them, and an attention that finds none gives it nothing to read. So the
+two learn from boxes around signs, then the classifier from labels.
 """
 
 import math
@@ -14,6 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from attention_sampling.data.views import without_autotuning
+from attention_sampling.datasets.traffic_signs import GERMAN_CLASSES
 from attention_sampling.experiments.augmentation import augment
 from attention_sampling.experiments.data import Images
 from attention_sampling.layers.attention_sampling import sampling_layers
@@ -23,6 +25,8 @@ _ZOOM = 0.2  # of a window: largest change of the logarithm of its size
 _SHIFT = 1 / 6  # of a window: farthest that a sign is from its middle
 _SMALLEST_PART = 0.6  # of the height and width of an image, to look for signs in
 _LEARNING_RATE = 2e-3
+_CLASSIFIER_RATE = 3e-2  # of a few weights
+_MOST_IMAGES = 4000  # to learn them from
 
 
 def pretrain(
@@ -37,20 +41,32 @@ def pretrain(
         epochs: passes over them, for each network.
         seed: of order and windows.
 
+    Raises:
+        ValueError: the first class is not that of images without a sign.
+
     Reference:
         Not in the paper, whose Swedish signs are larger in their images.
     """
+    if images.classes[0] != GERMAN_CLASSES[0]:
+        raise ValueError(
+            "Windows without a limit need a class. Expected: images of the class "
+            f"{GERMAN_CLASSES[0]!r}, or --pretrain 0. Received: {images.classes}"
+        )
     networks = find_networks(model)
     pretrain_features(networks["feature"], images, indices, epochs, seed)
     if "attention" in networks:
         pretrain_attention(networks["attention"], images, indices, epochs, seed)
-    # The most certain class is the answer, to begin with.
+    # The classifier begins with the most certain class; `fit_classifier` goes on.
     n_classes = networks["label"].units
     networks["label"].set_weights([0.3 * np.eye(n_classes), np.zeros(n_classes)])
 
 
 def fit_classifier(
-    model: keras.Model, images: Images, indices: np.ndarray, seed: int
+    model: keras.Model,
+    images: Images,
+    indices: np.ndarray,
+    seed: int,
+    class_weight: dict[int, float] | None = None,
 ) -> None:
     """Train the last layer of a model alone, on labels of at most 4,000 images.
 
@@ -62,14 +78,17 @@ def fit_classifier(
         images: of its task.
         indices: (chosen,) of the images to train on.
         seed: of their order.
+        class_weight: as of ``model.fit``.
     """
-    indices, batch_size = indices[:4000], 16
+    indices, batch_size = indices[:_MOST_IMAGES], 16
     alone = keras.Model(model.inputs, model.outputs)
     for layer in model.layers:
         layer.trainable = layer.name == "label"
     steps = math.ceil(len(indices) / batch_size)
     alone.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-2, steps)),
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(_CLASSIFIER_RATE, steps)
+        ),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False,
@@ -77,7 +96,7 @@ def fit_classifier(
     inputs = [entry.name for entry in model.inputs]
     dataset = images.batches(indices, inputs, batch_size, seed)
     print(f"Classifier from labels, {steps} steps", flush=True)
-    alone.fit(dataset, shuffle=False, verbose=2)
+    alone.fit(dataset, class_weight=class_weight, shuffle=False, verbose=2)
     for layer in model.layers:
         layer.trainable = True
     for network in find_networks(model).values():
@@ -103,7 +122,14 @@ def begin_with(model: keras.Model, other: keras.Model) -> None:
                 f"The model to begin with has no network for the {name}. Expected: one of "
                 "attention sampling. Received: one without it"
             )
-        network.set_weights(theirs[name].get_weights())
+        ours, weights = network.get_weights(), theirs[name].get_weights()
+        if [weight.shape for weight in ours] != [weight.shape for weight in weights]:
+            raise ValueError(
+                f"The network for the {name} is another one. Expected: a model of this "
+                "version, of the same --networks, --patch-size and classes. Received: "
+                "weights of other shapes"
+            )
+        network.set_weights(weights)
 
 
 def find_networks(model: keras.Model) -> dict[str, Any]:
@@ -164,39 +190,55 @@ def pretrain_attention(
     The loss is the negative logarithm of the attention in the boxes. Images without a box
     are left out. Arguments as of ``pretrain``.
     """
-    task, batch_size = images.task, 16
+    batch_size = 16
     indices = np.array([index for index in indices if len(images.boxes[index][0])])
-    view = keras.Input(task.view_shape)
+    view = keras.Input(images.task.view_shape)
     model = keras.Model(view, attention(view))
-    map_shape = model.output_shape[1:]
     model.compile(
         _optimizer(epochs * len(indices) / batch_size),
         loss=lambda *maps: -ops.log(attention_in_boxes(*maps) + 1e-6),
         metrics=[attention_in_boxes],
         jit_compile=False,
     )
+    dataset = mark_views(images, indices, model.output_shape[1:], seed)
+    _fit("Attention", model, dataset.batch(batch_size), epochs)
+
+
+def mark_views(
+    images: Images, indices: np.ndarray, map_shape: tuple[int, int], seed: int
+) -> tf.data.Dataset:
+    """Return views of parts of images, and the cells at the middle of a box in each.
+
+    Args:
+        images: with boxes.
+        indices: (chosen,) of images that have boxes; in another order in every epoch.
+        map_shape: rows and columns of the attention map.
+        seed: of order and changes: of part, light and color, and half are mirrored.
+
+    Returns:
+        Dataset of views (height, width, channels) uint8 and ``mark_cells`` of them.
+    """
+    task = images.task
 
     def choose(index: Any, seed: Any) -> Any:
         rng, boxes = np.random.default_rng(seed), np.array(images.boxes[index][0])
         part = choose_part(rng, boxes, task.image_shape[:2])
         inside = mark_cells(boxes - np.tile(part[:2], 2), part[2:], map_shape)
-        return part, inside
+        mirror = rng.random() < 0.5  # where a sign is, not what it is
+        return part, inside[:, ::-1].copy() if mirror else inside, mirror
 
     def make(index: Any, seed: Any) -> Any:
-        part, inside = tf.numpy_function(choose, [index, seed], [tf.int32, tf.float32])
-        part, inside = tf.ensure_shape(part, [4]), tf.ensure_shape(inside, map_shape)
+        kinds = [tf.int32, tf.float32, tf.bool]
+        part, inside, mirror = tf.numpy_function(choose, [index, seed], kinds)
+        part, mirror = tf.ensure_shape(part, [4]), tf.ensure_shape(mirror, [])
+        inside = tf.ensure_shape(inside, map_shape)
         image = tf.image.crop_to_bounding_box(images.read(index), *tf.unstack(part))
         view = tf.image.resize(image, task.view_size, "area")
         view = tf.ensure_shape(tf.cast(tf.round(view), tf.uint8), task.view_shape)
         view = augment(view, seed, **_changes(images))
-        mirror = tf.random.stateless_uniform([], seed) < 0.5  # where, not what
-        return (
-            tf.where(mirror, tf.reverse(view, [1]), view),
-            tf.where(mirror, tf.reverse(inside, [1]), inside),
-        )
+        return tf.where(mirror, tf.reverse(view, [1]), view), inside
 
-    dataset = _shuffle(indices, seed).map(make, num_parallel_calls=tf.data.AUTOTUNE)
-    _fit("Attention", model, dataset.batch(batch_size), epochs)
+    return _shuffle(indices, seed).map(make, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def cut_windows(

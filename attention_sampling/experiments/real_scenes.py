@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
         keep_settings(output / "settings.json", kept, begun)
         settings = {**_SETTINGS, "seed": seed}
         settings |= {name: options[name] for name in ("pretrain", "epochs")}
-        tuning = {**settings, "epochs": options["real_epochs"], "learning_rate": 1e-4}
+        tuning = {**settings, "epochs": options["real_epochs"]}
 
         labels = np.array([sample.label for sample in samples])
         stems = [Path(sample.path).stem for sample in samples]
@@ -154,7 +155,7 @@ def run(arguments: argparse.Namespace) -> None:
                 when: _count(images.labels[real], given, len(images.classes))
                 for when, given in zip(("before", "after"), predicted, strict=True)
             },
-            "by_width": _count_by_width(images, real, predicted),
+            "by_width": _count_by_width(samples, predicted != images.labels[real]),
         }
         write_json(output / "metrics.json", metrics)
         figures.plot_grid(output / "scenes.jpg", [answers[i] for i in shown])
@@ -220,22 +221,22 @@ def _count(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[st
     }
 
 
-def _count_by_width(
-    images: Images, indices: np.ndarray, predicted: np.ndarray
-) -> list[dict[str, Any]]:
-    """Return the errors by the width of the largest sign of a limit, 0 where is none.
+def _count_by_width(samples: Sequence[Sample], wrong: np.ndarray) -> list[Any]:
+    """Return the errors by the width of the widest sign of a limit, 0 where there is none.
 
-    Widths are in pixels of the photographs; ``width`` is the least of a row.
+    Args:
+        samples: the photographs.
+        wrong: (2, count) bool, answers before the real scenes and after.
     """
-    boxes = [images.boxes[index][0] for index in indices]
-    widths = [max((b[3] - b[1] for b in found), default=0) for found in boxes]
-    bounds = [0, 1, 24, 32, 48]
-    groups = np.digitize(np.array(widths) / _SHRINK, bounds[1:])
-    wrong = pd.DataFrame(
-        (predicted != images.labels[indices]).T, columns=["before", "after"]
-    )
-    errors = wrong.groupby(groups).mean().assign(scenes=wrong.groupby(groups).size())
-    return [{"width": bounds[i], **row} for i, row in errors.to_dict("index").items()]
+    widths = [
+        max((sign.right - sign.left for sign in sample.signs), default=0)
+        for sample in samples
+    ]
+    names = ["none", "below 24 pixels", "24 to 31", "32 to 47", "48 and more"]
+    groups = np.digitize(widths, [1, 24, 32, 48])
+    answers = pd.DataFrame(wrong.T, columns=["before", "after"]).groupby(groups)
+    errors = answers.mean().assign(scenes=answers.size())
+    return [{"width": names[i], **row} for i, row in errors.to_dict("index").items()]
 
 
 def _write_model(

@@ -259,7 +259,7 @@ def _write_real_scenes(content: Any) -> list[str]:
     ]
     by_width = [
         {
-            "Sign, from a width in pixels": row["width"] or "none",
+            "Sign": row["width"],
             "Scenes": row["scenes"],
             "Error": _mean(row["before"], None),
             "Error with the real scenes": _mean(row["after"], None),

@@ -116,6 +116,11 @@ PAPER: dict[str, dict[str, Any]] = {
         "balanced": True,
     },
 }
+# What goes with --networks, where they are not the default.
+_OF_NETWORKS: dict[str, dict[str, Any]] = {
+    "signs": {"feature_scale": 30.0},  # of features that sum to at most 1
+    "paper": {"feature_scale": 4.0, "learning_rate": 1e-3, "pretrain": 0},
+}
 # Of methods without an attention network, or that sample nothing, or have no patches.
 _ATTENTION = ("entropy", "mix", "mix_epochs")
 _SAMPLING = (*_ATTENTION, "estimator", "control_variate", "prediction", "on_demand")
@@ -157,7 +162,7 @@ _HELP = {
     "decay": "fraction of the training, at its end, in which the learning rate falls to 0",
     "clip": "at norm 1, the gradient of each weight by itself, or of all together",
     "dtype_policy": "of Keras",
-    "center": "batch-normalize the features before their norm is 1",
+    "center": "batch-normalize the features before they are given norm 1",
     "feature_scale": "factor of the features before the classifier",
     "entropy": "strength of the entropy regularizer of the attention",
     "mix": "fraction of local contrast in the proposal that training samples from",
@@ -179,8 +184,8 @@ _HELP = {
     "strides": "of the residual networks: the first convolution, and each block",
     "pretrain": "passes in which each network first learns from the boxes around signs; "
     "interrupted, they begin again",
-    "start": "model file of another run to begin with, in place of --pretrain; where "
-    "--seed chooses the test images, of a run with the same",
+    "start": "model file of another run whose networks to begin with, in place of "
+    "--pretrain; where --seed chooses the test images, of a run with the same",
     "balanced": "weigh each class by the inverse of its frequency",
 }
 
@@ -245,10 +250,10 @@ def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("--pretrain does nothing after --start")
         settings["pretrain"] = 0
     networks = given.get("networks", settings.get("networks"))
-    if networks == "paper":
-        if given.get("pretrain"):
-            raise ValueError("--pretrain is for --networks signs")
-        settings["pretrain"] = 0
+    if networks == "paper" and given.get("pretrain"):
+        raise ValueError("--pretrain is for --networks signs")
+    if networks != settings.get("networks"):
+        settings |= _OF_NETWORKS[networks]
     if "strides" in given and networks == "signs" and method.kind != "cnn":
         raise ValueError(f"--strides does nothing for {method} with --networks signs")
     if {"train_on", "test_on"} & given.keys():

@@ -129,7 +129,7 @@ def train(
 
 
 def _begin(model, images, train_on, settings, directory, seed):
-    """Give a new model the weights of another run, or of networks trained on boxes."""
+    """Begin with networks of another run, or trained on boxes, and fit the classifier."""
     if settings.get("start"):
         begin_with(model, keras.saving.load_model(settings["start"], compile=False))
     elif settings.get("pretrain"):
@@ -141,7 +141,7 @@ def _begin(model, images, train_on, settings, directory, seed):
         model.load_weights(kept)
     else:
         return
-    fit_classifier(model, images, train_on, seed)
+    fit_classifier(model, images, train_on, seed, _class_weights(images, train_on))
 
 
 def build_compiled_model(

@@ -9,12 +9,18 @@ import pytest
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the images come from tf.data", allow_module_level=True)
 
+import tensorflow as tf
+
+from attention_sampling.experiments.data import Images
 from attention_sampling.experiments.pretraining import (
     begin_with,
     choose_part,
     cut_windows,
     find_networks,
+    fit_classifier,
     mark_cells,
+    mark_views,
+    pretrain,
 )
 from attention_sampling.experiments.sign_networks import sign_attention, sign_features
 from attention_sampling.experiments.tasks import TASKS, build_model
@@ -108,6 +114,88 @@ def test_weights_of_patches_fit_those_of_larger_images(rng):
     np.testing.assert_allclose(small(patch), large(twice), rtol=1e-4, atol=1e-5)
 
 
+def few_images(rng, **changes):
+    """Return eight grey images, brighter at the right, the last four with a red square."""
+    pixels = np.full((8, 96, 128, 3), 100, "uint8")
+    pixels[:, :, 64:] = 120
+    boxes = [([], [])] * 4
+    for image in pixels[4:]:
+        top, left = rng.integers(0, (70, 100))
+        image[top : top + 24, left : left + 24] = 255, 0, 0
+        boxes.append(([(top, left, top + 24, left + 24)], []))
+    task = dataclasses.replace(
+        TASKS["speed_limits"],
+        image_shape=(96, 128, 3),
+        view_size=(48, 64),
+        patch_size=(48, 48),
+        attention=sign_attention,
+        feature=sign_features,
+        receptive_field=0,
+        n_classes=5,
+        grid_size=(2, 2),
+    )
+    values = {
+        "task": task,
+        "classes": ("empty", "30", "50", "70", "80"),
+        "labels": np.repeat([0, 1], 4),
+        "splits": lambda seed: [],
+        "read": lambda index: tf.gather(tf.constant(pixels), index),
+        "truth": lambda index: None,
+        "about": {},
+        "changes": {"brightness": 0.2, "contrast": 0.0},
+        "boxes": boxes,
+    }
+    return Images(**{**values, **changes})
+
+
+def test_marked_cells_are_where_the_sign_is_in_the_view(rng):
+    images = few_images(rng)
+    mirrored, light = [], []
+    dataset = mark_views(images, np.arange(4, 8), (12, 16), 0)
+    assert [x.shape for x in dataset.element_spec] == [(48, 64, 3), (12, 16)]
+    for view, marked in dataset.repeat(50):
+        view, marked = view.numpy(), marked.numpy()
+        red = np.argwhere(view[..., 0] > view[..., 1] + 50)
+        assert marked.any()
+        cells = np.argwhere(marked) * 4 + 1.5
+        if red.min() > 2 and (red.max(0) < (45, 61)).all():  # all of it can be seen
+            assert abs(cells.mean(0) - red.mean(0)).max() < 3
+        mirrored.append(np.median(view[:, 0, 1]) > np.median(view[:, -1, 1]))
+        light.append(view[..., 1].max())
+    # Half are mirrored, bright ones and dark ones.
+    mirrored, light = np.array(mirrored), np.array(light)
+    assert 0.3 < mirrored.mean() < 0.7
+    for some in (mirrored, ~mirrored):
+        assert light[some].min() < np.median(light) - 20
+        assert light[some].max() > np.median(light) + 20
+
+
+@pytest.mark.parametrize("method", ["ats-2", "u-2", "deep-mil"])
+def test_the_classifier_alone_learns_and_batch_normalization_stays(rng, method):
+    images = few_images(rng)
+    model = build_model(images.task, method, seed=0, feature_scale=30)
+    before = {name: x.get_weights() for name, x in find_networks(model).items()}
+    fit_classifier(model, images, np.arange(8), 0, {0: 1.0, 1: 2.0})
+    frozen = 0
+    for name, network in find_networks(model).items():
+        pairs = zip(before[name], network.get_weights(), strict=True)
+        same = [np.array_equal(*pair) for pair in pairs]
+        assert not any(same) if name == "label" else all(same)
+        layers = getattr(network, "layers", [network])
+        for layer in layers:
+            is_fixed = isinstance(layer, keras.layers.BatchNormalization)
+            assert layer.trainable != is_fixed
+            frozen += is_fixed
+    assert frozen == {"ats-2": 11, "u-2": 6, "deep-mil": 6}[method]
+
+
+def test_windows_without_a_limit_need_a_class(rng):
+    images = few_images(rng, classes=("30", "50"))
+    model = build_model(images.task, "ats-2", seed=0)
+    with pytest.raises(ValueError, match="Windows without a limit need a class"):
+        pretrain(model, images, np.arange(8), 1, 0)
+
+
 def test_a_model_of_any_method_begins_with_the_networks_of_another(rng):
     task = dataclasses.replace(
         TASKS["speed_limits"],
@@ -138,3 +226,6 @@ def test_a_model_of_any_method_begins_with_the_networks_of_another(rng):
                 np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match="has no network for the attention"):
         begin_with(first, model)
+    other = dataclasses.replace(task, n_classes=3)
+    with pytest.raises(ValueError, match="The network for the label is another one"):
+        begin_with(build_model(other, "u-2"), first)

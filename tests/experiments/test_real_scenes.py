@@ -15,10 +15,10 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the images come from tf.data", allow_module_level=True)
 
 from attention_sampling.datasets.folds import stratified_folds
-from attention_sampling.datasets.traffic_signs import read_german
+from attention_sampling.datasets.traffic_signs import Sample, Sign, read_german
 from attention_sampling.experiments.__main__ import main
 from attention_sampling.experiments.pretraining import find_networks
-from attention_sampling.experiments.real_scenes import _count, _mix
+from attention_sampling.experiments.real_scenes import _count, _count_by_width, _mix
 
 FEW = ["--n-images=16", "--pretrain=1", "--epochs=1", "--real-epochs=1"]
 
@@ -61,8 +61,8 @@ def test_an_interrupted_run_goes_on_and_its_model_reads_a_photograph(tmp_path):
         products = [row["scenes"] * row[when] for row in metrics["by_width"]]
         assert sum(products) / 32 == pytest.approx(error)
     widths = {row["width"]: row["scenes"] for row in metrics["by_width"]}
-    assert widths[0] == 10
-    assert widths[1] >= 20  # those of add_scenes, of 20 pixels
+    assert widths["none"] == 10
+    assert widths["below 24 pixels"] >= 20  # those of add_scenes, of 20 pixels
     assert metrics["after"]["constant_error"] == pytest.approx(1 - 10 / 32)
     check_backgrounds(output, benchmarks[0])
     model = keras.saving.load_model(output / "speed_limits.keras")
@@ -104,3 +104,18 @@ def test_a_class_without_scenes_does_not_count():
     assert counted["balanced_error"] == pytest.approx((0.5 + 0) / 2)
     assert counted["constant_error"] == 0.5
     assert np.array(counted["confusion"]).sum(axis=1).tolist() == [2, 0, 0, 2, 0]
+
+
+def test_errors_are_counted_by_the_width_of_the_widest_sign():
+    def sample(*widths):
+        signs = [Sign("30", 10, 11, 40, 11 + width) for width in widths]
+        return Sample("photo.jpg", int(bool(signs)), tuple(signs))
+
+    samples = [sample(), sample(23), sample(24), sample(23, 31), sample(48)]
+    wrong = np.array([[1, 1, 0, 1, 0], [0, 1, 0, 0, 0]], bool)
+    assert _count_by_width(samples, wrong) == [
+        {"width": "none", "before": 1, "after": 0, "scenes": 1},
+        {"width": "below 24 pixels", "before": 1, "after": 1, "scenes": 1},
+        {"width": "24 to 31", "before": 0.5, "after": 0, "scenes": 2},
+        {"width": "48 and more", "before": 0, "after": 0, "scenes": 1},
+    ]

@@ -192,7 +192,10 @@ def test_settings_are_the_defaults_and_what_is_given(tmp_path):
     write_pasted_signs(*benchmarks, tmp_path / "pasted", n_train=1, n_test=1)
     assert settings_of("speed_limits", str(tmp_path / "pasted"))["pretrain"] == 10
     assert settings_of("speed_limits", data, "--start=a.keras")["pretrain"] == 0
-    assert settings_of("speed_limits", data, "--networks=paper")["pretrain"] == 0
+    residual = settings_of("speed_limits", data, "--networks=paper")
+    assert (residual["pretrain"], residual["feature_scale"]) == (0, 4)
+    assert settings_of("speed_limits", "--networks=signs")["feature_scale"] == 30
+    assert settings_of("speed_limits", data, "--paper")["feature_scale"] == 1
     assert "mix" not in settings_of("megapixel_mnist", data, "--method=u-3")
     ordered = settings_of("colon_cancer", data, "--estimator=ordered")
     assert ordered["control_variate"] is False
