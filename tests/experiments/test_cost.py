@@ -160,7 +160,7 @@ def test_what_cannot_be_measured_is_refused(words, message, tmp_path, monkeypatc
         if name == "text":
             Path(words[1]).write_text("no model")
         elif name == "subclassed":
-            model = keras.saving.register_keras_serializable("tests")(Subclassed)()
+            model = keras.saving.register_keras_serializable("test_cost")(Subclassed)()
             model(keras.ops.ones((1, 2)))
             model.save(words[1])
         else:
