@@ -60,7 +60,8 @@ def data(tmp_path_factory):
         pixels = rng.integers(256, size=(80, 120, 3), dtype="uint8")
         pixels[-1, -1] = 0  # a file that ends in zeros
         Image.fromarray(pixels).save(scenes / f"{number:05d}.ppm")
-    lines = [f"{number:05d}.ppm;5;6;25;26;{1 + number // 4}" for number in range(8)]
+    signs = [1] * 4 + [13] * 4  # a limit of 30, and a sign that is none
+    lines = [f"{number:05d}.ppm;5;6;25;26;{sign}" for number, sign in enumerate(signs)]
     (scenes / "gt.txt").write_text("\n".join(lines))
     return directory
 
