@@ -25,6 +25,18 @@ from attention_sampling.experiments.pretraining import (
 from attention_sampling.experiments.sign_networks import sign_attention, sign_features
 from attention_sampling.experiments.tasks import TASKS, build_model
 
+TASK = dataclasses.replace(
+    TASKS["speed_limits"],
+    image_shape=(96, 128, 3),
+    view_size=(48, 64),
+    patch_size=(48, 48),
+    attention=sign_attention,
+    feature=sign_features,
+    receptive_field=0,
+    n_classes=5,
+    grid_size=(2, 2),
+)
+
 
 def test_windows_show_the_limit_another_sign_or_anything(rng):
     image = np.zeros((200, 300, 3), "uint8")
@@ -123,19 +135,8 @@ def few_images(rng, **changes):
         top, left = rng.integers(0, (70, 100))
         image[top : top + 24, left : left + 24] = 255, 0, 0
         boxes.append(([(top, left, top + 24, left + 24)], []))
-    task = dataclasses.replace(
-        TASKS["speed_limits"],
-        image_shape=(96, 128, 3),
-        view_size=(48, 64),
-        patch_size=(48, 48),
-        attention=sign_attention,
-        feature=sign_features,
-        receptive_field=0,
-        n_classes=5,
-        grid_size=(2, 2),
-    )
     values = {
-        "task": task,
+        "task": TASK,
         "classes": ("empty", "30", "50", "70", "80"),
         "labels": np.repeat([0, 1], 4),
         "splits": lambda seed: [],
@@ -197,17 +198,7 @@ def test_windows_without_a_limit_need_a_class(rng):
 
 
 def test_a_model_of_any_method_begins_with_the_networks_of_another(rng):
-    task = dataclasses.replace(
-        TASKS["speed_limits"],
-        image_shape=(96, 128, 3),
-        view_size=(48, 64),
-        patch_size=(48, 48),
-        attention=sign_attention,
-        feature=sign_features,
-        receptive_field=0,
-        grid_size=(2, 2),
-    )
-    first = build_model(task, "ats-3", seed=0)
+    first = build_model(TASK, "ats-3", seed=0)
     for network in find_networks(first).values():
         network.set_weights([rng.normal(size=w.shape) for w in network.get_weights()])
     for method, names in (
@@ -215,7 +206,7 @@ def test_a_model_of_any_method_begins_with_the_networks_of_another(rng):
         ("u-2", {"feature", "label"}),
         ("deep-mil", {"feature", "label"}),
     ):
-        model = build_model(task, method, seed=1)
+        model = build_model(TASK, method, seed=1)
         begin_with(model, first)
         theirs, ours = find_networks(first), find_networks(model)
         assert ours.keys() == names
@@ -226,6 +217,6 @@ def test_a_model_of_any_method_begins_with_the_networks_of_another(rng):
                 np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match="has no network for the attention"):
         begin_with(first, model)
-    other = dataclasses.replace(task, n_classes=3)
+    other = dataclasses.replace(TASK, n_classes=3)
     with pytest.raises(ValueError, match="The network for the label is another one"):
         begin_with(build_model(other, "u-2"), first)
