@@ -70,8 +70,8 @@ def fit_classifier(
 ) -> None:
     """Train the last layer of a model alone, on labels of at most 4,000 images.
 
-    The networks before it then change little, and keep what they know: their batch
-    normalizations stay as they are from here on.
+    The networks before it stay as they are. In the training that follows, all of them
+    learn but for their batch normalizations, which this makes untrainable.
 
     Args:
         model: of ``build_model``, with patches.
