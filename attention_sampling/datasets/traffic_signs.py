@@ -86,6 +86,10 @@ def read_german(directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
     Returns:
         The classes that occur, and the samples, sorted by file name.
     """
+    if not directory.is_dir():
+        raise NotADirectoryError(
+            f"There is no such directory. Expected: one with gt.txt. Received: {directory}"
+        )
     annotations = directory / "gt.txt"
     folder = directory / "images"
     if not folder.is_dir():

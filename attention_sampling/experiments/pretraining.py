@@ -77,10 +77,12 @@ def fit_classifier(
         model: of ``build_model``, with patches.
         images: of its task.
         indices: (chosen,) of the images to train on.
-        seed: of their order.
+        seed: of the choice of images, and their order.
         class_weight: as of ``model.fit``.
     """
-    indices, batch_size = indices[:_MOST_IMAGES], 16
+    # At random: images may be sorted by class.
+    indices = np.random.default_rng(seed).permutation(indices)[:_MOST_IMAGES]
+    batch_size = 16
     alone = keras.Model(model.inputs, model.outputs)
     for layer in model.layers:
         layer.trainable = layer.name == "label"
@@ -113,9 +115,15 @@ def begin_with(model: keras.Model, other: keras.Model) -> None:
         other: likewise, with patches of the same size.
 
     Raises:
-        ValueError: the networks differ, or the other has no attention network.
+        ValueError: the networks differ, or the other has not all of them.
     """
-    theirs = find_networks(other)
+    try:
+        theirs = find_networks(other)
+    except ValueError as error:  # of Keras, which has no such layer
+        raise ValueError(
+            "The model to begin with is another one. Expected: a model of `experiments "
+            f"run`. Received: one of the layers {[x.name for x in other.layers]}"
+        ) from error
     for name, network in find_networks(model).items():
         if name not in theirs:
             raise ValueError(
@@ -126,8 +134,8 @@ def begin_with(model: keras.Model, other: keras.Model) -> None:
         if [weight.shape for weight in ours] != [weight.shape for weight in weights]:
             raise ValueError(
                 f"The network for the {name} is another one. Expected: a model of this "
-                "version, of the same --networks, --patch-size and classes. Received: "
-                "weights of other shapes"
+                "version and task, of the same classes and settings of the networks, such "
+                "as --center and --patch-size. Received: weights of other shapes"
             )
         network.set_weights(weights)
 

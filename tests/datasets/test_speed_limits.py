@@ -14,6 +14,7 @@ from attention_sampling.datasets.speed_limits import (
     check_images,
     load_speed_limits,
 )
+from attention_sampling.datasets.traffic_signs import read_german
 
 REPOSITORY = Path(attention_sampling.__file__).parents[1]
 GTSDB = REPOSITORY.parent / "shared" / "data" / "gtsdb"
@@ -312,6 +313,11 @@ def test_swedish_tree_that_is_not_whole_is_refused(swedish):
 
 
 # Both
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(NotADirectoryError, match=r"no such directory.*nowhere$"):
+        read_german(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf
 
+from attention_sampling.experiments import pretraining
 from attention_sampling.experiments.data import Images
 from attention_sampling.experiments.pretraining import (
     begin_with,
@@ -190,6 +191,25 @@ def test_the_classifier_alone_learns_and_batch_normalization_stays(rng, method):
     assert frozen == {"ats-2": 11, "u-2": 6, "deep-mil": 6}[method]
 
 
+def test_the_classifier_alone_learns_from_any_of_many_images(rng, monkeypatch):
+    # Images sorted by class: the first are of one class alone.
+    monkeypatch.setattr(pretraining, "_MOST_IMAGES", 4)
+    images, chosen = few_images(rng), []
+    model = build_model(images.task, "ats-2", seed=0)
+    batches = Images.batches
+
+    def note(images, indices, *others):
+        chosen.append(sorted(indices))
+        return batches(images, indices, *others)
+
+    monkeypatch.setattr(Images, "batches", note)
+    for seed in (0, 1):
+        fit_classifier(model, images, np.arange(8), seed)
+    assert len({*chosen[0]}) == 4
+    assert chosen[0] != chosen[1]
+    assert max(chosen[0]) > 3
+
+
 def test_windows_without_a_limit_need_a_class(rng):
     images = few_images(rng, classes=("30", "50"))
     model = build_model(images.task, "ats-2", seed=0)
@@ -220,3 +240,6 @@ def test_a_model_of_any_method_begins_with_the_networks_of_another(rng):
     other = dataclasses.replace(TASK, n_classes=3)
     with pytest.raises(ValueError, match="The network for the label is another one"):
         begin_with(build_model(other, "u-2"), first)
+    stranger = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="ours")])
+    with pytest.raises(ValueError, match=r"is another one.*layers \['ours'\]"):
+        begin_with(first, stranger)
