@@ -159,15 +159,11 @@ def _load_digits(directory, settings):
 
     labels = np.concatenate([train.labels, test.labels]).astype("int32")
     indices = np.arange(len(labels))
-    feature = functools.partial(
-        networks.megapixel_mnist_features, turn=settings.get("turn", False)
-    )
     return Images(
         replace(
             TASKS["megapixel_mnist"],
             image_shape=(*train.size, 1),
             view_size=train.view_size,
-            feature=feature,
         ),
         tuple("0123456789"),
         labels,

@@ -183,10 +183,12 @@ def _differences(settings: Any, plain: Any) -> str:
     """Name the settings that differ from those of the plain row of a method."""
     if settings.get("paper") and not plain.get("paper"):
         return ", settings of the paper"
-    differ = [
-        name for name, value in settings.items() if value != plain.get(name, value)
-    ]
-    return "".join(f", {name.replace('_', ' ')} {settings[name]}" for name in differ)
+    said = []
+    for name, value in settings.items():
+        if value != plain.get(name, value):
+            name = name.removeprefix("data.").replace("_", " ")
+            said.append(f", no {name}" if value is None else f", {name} {value}")
+    return "".join(said)
 
 
 def _order(method: str) -> tuple[int, float]:
@@ -230,6 +232,7 @@ def _write_section(
         missing = [x for x in published if x not in set(trained["method"])]
         if missing:
             parts.append(f"Not trained: {', '.join(map(_name, missing))}.")
+        parts += sorted({one["note"] for one in trainings if "note" in one})
         parts += _format_budgets(trained)
     else:
         parts.append("Nothing was trained, only the cost was measured.")

@@ -32,7 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "entropy": 1e-4,
         "mix": 1.0,
-        "turn": False,
+        "start": None,
         "on_demand": False,
     },
     "colon_cancer": {
@@ -130,7 +130,7 @@ _UNUSED = {
     "deep-mil": (*_SAMPLING, "scale"),
     "cnn": (
         *_SAMPLING,
-        *("feature_scale", "center", "turn", "networks", "patch_size", "scale"),
+        *("feature_scale", "center", "networks", "patch_size", "scale"),
         *("pretrain", "start"),
     ),
 }
@@ -170,7 +170,6 @@ _HELP = {
     "estimator": "of the expectation; the paper's is ordered",
     "control_variate": "take noise out of the gradient of the attention",
     "prediction": "outside training: sample, the cells of most attention, or all",
-    "turn": "in training, turn patches by up to 15 degrees and scale them by up to 15 percent",
     "on_demand": "leave the images on disk and read the sampled patches",
     "augmentation": "of the training images",
     "folds": "random parts of the images, each to test with once; blocks for five parts "
@@ -184,8 +183,8 @@ _HELP = {
     "strides": "of the residual networks: the first convolution, and each block",
     "pretrain": "passes in which each network first learns from the boxes around signs; "
     "interrupted, they begin again",
-    "start": "model file of another run whose networks to begin with, in place of "
-    "--pretrain; where --seed chooses the test images, of a run with the same",
+    "start": "model file of another run, whose networks to begin with; for speed_limits "
+    "in place of --pretrain; where --seed chooses the test images, of a run with the same",
     "balanced": "weigh each class by the inverse of its frequency",
 }
 
@@ -246,9 +245,14 @@ def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if given.get("estimator") == "ordered":
         settings["control_variate"] = False  # there is none for it
     if "start" in given:
+        if not given["start"]:
+            raise ValueError("--start needs a model file. Received: an empty word")
         if "pretrain" in given:
             raise ValueError("--pretrain does nothing after --start")
-        settings["pretrain"] = 0
+        if "pretrain" in settings:
+            settings["pretrain"] = 0
+        elif method.kind == "deep-mil":
+            raise ValueError(f"--start leaves out the pooling of {method}")
     networks = given.get("networks", settings.get("networks"))
     if networks == "paper" and given.get("pretrain"):
         raise ValueError("--pretrain is for --networks signs")

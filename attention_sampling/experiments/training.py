@@ -141,7 +141,8 @@ def _begin(model, images, train_on, settings, directory, seed):
         model.load_weights(kept)
     else:
         return
-    fit_classifier(model, images, train_on, seed, _class_weights(images, train_on))
+    if settings.get("networks"):  # of speed limits, which may know boxes alone
+        fit_classifier(model, images, train_on, seed, _class_weights(images, train_on))
 
 
 def build_compiled_model(

@@ -107,21 +107,6 @@ def test_centred_features_differ_in_direction(build, center, rng):
     assert shared < 0.5 if center else shared > 0.5
 
 
-def test_patches_are_turned_in_training_only(rng):
-    network = megapixel_mnist_features((50, 50, 1), turn=True)
-    still = megapixel_mnist_features((50, 50, 1))
-    still.set_weights(
-        [np.array(w) for w in network.get_weights() if w.dtype == "float32"]
-    )
-    patch = np.zeros((1, 50, 50, 1), "float32")
-    patch[:, 12:38, 20:30] = rng.uniform(0, 255, (26, 10, 1))
-    as_it_is = ops.convert_to_numpy(still(patch))
-    same = ops.convert_to_numpy(network(patch, training=False))
-    np.testing.assert_allclose(same, as_it_is, atol=1e-6)
-    turned = network(np.repeat(patch, 8, axis=0), training=True)
-    assert len(np.unique(ops.convert_to_numpy(turned).round(4), axis=0)) == 8
-
-
 @pytest.mark.parametrize(
     "build", [colon_cancer_features, megapixel_mnist_features, residual_features]
 )

@@ -95,19 +95,21 @@ def test_files_of_other_seeds_are_one_row_and_other_settings_are_named():
         training("ats-10", [(0, None, 10, 0.8)], center=False, paper=True),
         training("u-10", [(0, None, 10, 0.5)], feature_scale=1.0),
         training("u-10", [(0, None, 10, 0.5)]),
-        training("cnn-0.5", [(0, None, 10, 0.3)], center=True),
+        training("cnn-0.5", [(0, None, 10, 0.3)], data={"images": 20}),
+        training("cnn-0.5", [(0, None, 10, 0.2)], data={"images": 90}),
     ]
     table = summarize(trainings)
     assert list(table.index) == [
         "U-10",
         "U-10, feature scale 1.0",
         "CNN 0.5",
+        "CNN 0.5, images 90",
         "ATS-10",
         "ATS-10, center False",
         "ATS-10, settings of the paper",
     ]
-    assert list(table["runs"]) == [1, 1, 1, 2, 1, 1]
-    errors = [0.5, 0.5, 0.3, 0.3, 0.6, 0.8]
+    assert list(table["runs"]) == [1, 1, 1, 1, 2, 1, 1]
+    errors = [0.5, 0.5, 0.3, 0.2, 0.3, 0.6, 0.8]
     assert list(table["test_error"]) == pytest.approx(errors)
 
 
@@ -116,6 +118,7 @@ def test_a_page_of_trainings_and_cost_beside_the_papers_numbers(tmp_path):
         training("ats-10", [(0, None, 10, 0.1), (1, None, 10, 0.2)]),
         training("ats-10", [(0, None, 10, 0.4)], image_shape=(250, 250, 3)),
     ]
+    trainings[1]["note"] = "Of small images."
     (tmp_path / "runs").mkdir()
     for number, content in enumerate([*trainings, cost()]):
         (tmp_path / "runs" / f"{number}.json").write_text(json.dumps(content))
@@ -126,6 +129,7 @@ def test_a_page_of_trainings_and_cost_beside_the_papers_numbers(tmp_path):
     loss, papers_loss = "0.500 ± 0.000", "0.083 ± 0.019"
     assert ("ATS-10", "2", "2", error, paper, loss, papers_loss) in rows
     assert ("ATS-10", "1", "2", "0.400", "0.500") in rows  # of a size of its own
+    assert "Of small images." in page[page.index("250 x 250 pixels") :].splitlines()
     time, memory = ("10 ms (1.00)", "1.8 ms (1.00)"), ("20 MB (1.00)", "21 MB (1.00)")
     assert ("ATS-10", *time, *memory) in rows
     time, memory = (

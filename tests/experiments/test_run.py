@@ -41,19 +41,24 @@ SMALL = {
 }
 
 
+def write_digits(directory, size, view_size):
+    """Write a few images of Megapixel MNIST, of made-up digits."""
+    digits = np.random.default_rng(0).integers(256, size=(20, 28, 28), dtype="uint8")
+    train, test = (
+        MegapixelMNIST(digits, np.arange(20) % 10, count, size, 1, seed)
+        for seed, count in enumerate((6, 5))
+    )
+    directory.mkdir()
+    write_megapixel_mnist(directory, train, test, view_size)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A few images of each task, in a folder of its name."""
     directory = tmp_path_factory.mktemp("data")
     write_tissue(directory / "colon_cancer", count=8, size=80)
+    write_digits(directory / "megapixel_mnist", (90, 120), (18, 24))
     rng = np.random.default_rng(0)
-    digits = rng.integers(256, size=(20, 28, 28), dtype="uint8")
-    train, test = (
-        MegapixelMNIST(digits, np.arange(20) % 10, count, (90, 120), 1, seed)
-        for seed, count in enumerate((6, 5))
-    )
-    (directory / "megapixel_mnist").mkdir()
-    write_megapixel_mnist(directory / "megapixel_mnist", train, test, (18, 24))
     scenes = directory / "speed_limits"
     scenes.mkdir()
     for number in range(8):
@@ -130,6 +135,27 @@ def test_a_task_is_trained_and_gone_on_with(data, task, tmp_path):
     assert f"learning_rate was {rate}, is 0.5" in refused
     main(["run", *words, "--resume"])
     assert read_metrics(output)["fits"] == metrics["fits"]
+
+
+def test_large_images_begin_with_the_networks_of_small_ones(data, tmp_path):
+    more = ["--method=ats-2", "--pictures=0"]
+    main(["run", *words_for(data, "megapixel_mnist", tmp_path / "small", *more)])
+    trained = tmp_path / "small/run-0/model.keras"
+    write_digits(tmp_path / "megapixel_mnist", (120, 150), (24, 30))
+    more += [f"--start={trained}", "--learning-rate=0"]
+    main(["run", *words_for(tmp_path, "megapixel_mnist", tmp_path / "large", *more)])
+    with pytest.raises(ValueError, match="--start leaves out the pooling of deep-mil"):
+        settings_of("megapixel_mnist", "data", "--method=deep-mil", "--start=a.keras")
+    before, after = (
+        find_networks(keras.saving.load_model(path, compile=False))
+        for path in (trained, tmp_path / "large/run-0/model.keras")
+    )
+    for name in ("attention", "feature", "label"):
+        pairs = zip(
+            before[name].trainable_weights, after[name].trainable_weights, strict=True
+        )
+        for pair in pairs:
+            np.testing.assert_array_equal(*pair)
 
 
 @pytest.mark.slow
@@ -233,6 +259,7 @@ def test_options_that_mean_nothing_are_refused(words, message):
         (["--method=cnn-1", "--pretrain=1"], "--pretrain does nothing for cnn-1"),
         (["--method=cnn-1", "--patch-size=9"], "--patch-size does nothing for cnn-1"),
         (["--augmentation=strong"], "--augmentation strong mirrors images"),
+        (["--start="], "--start needs a model file"),
     ],
 )
 def test_options_that_mean_nothing_for_photographs_are_refused(
