@@ -13,6 +13,7 @@ OPTIONS = {
     "estimator_variance": ["--problems", "1", "--trials", "20"],
     "large_images": ["--megapixels", "1", "4", "--turns", "2"],
     "saliency": [SCENES],
+    "saliency_epochs": ["--images", "40", "--epochs", "1", "--runs", "1"],
     "strip": ["--epochs", "1"],
     "plateau": ["--epochs", "2"],
 }
