@@ -87,7 +87,7 @@ def read_german(directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
         The classes that occur, and the samples, sorted by file name.
     """
     if not directory.is_dir():
-        raise NotADirectoryError(
+        raise FileNotFoundError(
             f"There is no such directory. Expected: one with gt.txt. Received: {directory}"
         )
     annotations = directory / "gt.txt"

@@ -210,7 +210,7 @@ def break_a_crop(scenes, signs):
         (
             lambda scenes, signs: shutil.rmtree(scenes),
             FileNotFoundError,
-            r"no images beside gt\.txt.*scenes$",
+            r"no such directory.*scenes$",
         ),
         (
             replace_in_table("Roi.X1", "X1"),

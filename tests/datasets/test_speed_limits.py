@@ -316,7 +316,7 @@ def test_swedish_tree_that_is_not_whole_is_refused(swedish):
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(NotADirectoryError, match=r"no such directory.*nowhere$"):
+    with pytest.raises(FileNotFoundError, match=r"no such directory.*nowhere$"):
         read_german(tmp_path / "nowhere")
 
 
