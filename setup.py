@@ -30,11 +30,7 @@ EXPERIMENTS = [
     "tensorboard>=2.18",
     "tqdm>=4.60",
 ]
-SLIDES = [
-    "imagecodecs>=2024.1.1",
-    "openslide-bin>=4.0.0",
-    "openslide-python>=1.3",
-]
+SLIDES = ["imagecodecs>=2024.1.1", "openslide-bin>=4.0.0", "openslide-python>=1.3"]
 
 setup(
     # `attention-sampling` on the package index is the reference implementation of 2019.

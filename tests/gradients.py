@@ -19,11 +19,9 @@ def value_and_gradients(function, inputs, cotangent=None):
         respect to an input that the value does not depend on.
     """
     backend = keras.backend.backend()
-    value, gradients = {
-        "tensorflow": _tensorflow,
-        "jax": _jax,
-        "torch": _torch,
-    }[backend](function, inputs, cotangent)
+    value, gradients = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[
+        backend
+    ](function, inputs, cotangent)
     return (
         ops.convert_to_numpy(value),
         [ops.convert_to_numpy(gradient) for gradient in gradients],

@@ -24,8 +24,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import REPOSITORY
 
 from attention_sampling.data import SourceError
+
+SLIDE = REPOSITORY.parent / "shared/data/slides/CMU-1-Small-Region.svs"
+needs_slide = pytest.mark.skipif(not SLIDE.is_file(), reason=f"no slide at {SLIDE}")
 
 
 class SourceContract:

@@ -21,9 +21,7 @@ OPTIONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script",
-    [*(DOCS / "figures").glob("*.py")],
-    ids=lambda script: script.stem,
+    "script", [*(DOCS / "figures").glob("*.py")], ids=lambda script: script.stem
 )
 def test_a_script_writes_its_figure(script, tmp_path):
     name = script.stem

@@ -107,7 +107,3 @@ def test_another_process_goes_on_with_the_samples_of_a_saved_model(saved, first)
     """Without custom_objects, whatever of the package and Keras is imported first."""
     environment = {"KERAS_BACKEND": keras.backend.backend()}
     run_code(LOADS_A_MODEL.format(first=first), cwd=saved, environment=environment)
-
-
-def test_the_mathematics_can_be_imported_first():
-    run_code("import attention_sampling.ops.geometry")

@@ -260,9 +260,6 @@ def test_labels_of_another_source_must_count_the_same_classes():
     set_source(model, ArraySource(images_of()))  # of images to predict
 
 
-# What is refused before training
-
-
 # What goes wrong in a training step
 
 

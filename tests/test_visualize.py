@@ -293,7 +293,6 @@ class TestPaths:
         model = self.of_source(path)
         with pytest.raises(SourceError, match="no such file"):
             explain(model, tmp_path / "none.png")
-        Image.new("RGBA", (300, 200)).save(tmp_path / "alpha.tif")
         np.save(tmp_path / "image.npy", np.zeros((4, 4)))
         with pytest.raises(SourceError, match=r"image\.npy: this is no image"):
             explain(model, tmp_path / "image.npy")

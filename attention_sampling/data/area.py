@@ -9,6 +9,8 @@ import numpy.typing as npt
 _Array = npt.NDArray[Any]
 _Size = tuple[int, int]
 
+_SMALLEST = 512  # pixels: what the larger extent of the last level must not exceed
+
 
 def average_area(
     image: npt.NDArray[np.generic], size: tuple[int, int]
@@ -118,12 +120,11 @@ def _sum_between(
     return sums.reshape(-1, *block.shape[1:])
 
 
-def level_sizes(size: _Size, smallest: int = 512) -> list[_Size]:
+def level_sizes(size: _Size) -> list[_Size]:
     """Return (height, width) of each level of a pyramid, full resolution first.
 
     Args:
         size: (height, width) of the image in pixels.
-        smallest: what the larger extent of the last level must not exceed, in pixels.
 
     Example:
 
@@ -131,7 +132,7 @@ def level_sizes(size: _Size, smallest: int = 512) -> list[_Size]:
     [(1025, 800), (513, 400), (257, 200)]
     """
     sizes = [size]
-    while max(sizes[-1]) > smallest:
+    while max(sizes[-1]) > _SMALLEST:
         height, width = sizes[-1]
         sizes.append(((height + 1) // 2, (width + 1) // 2))
     return sizes

@@ -55,10 +55,7 @@ class Dihedral(Source):
             )
         self.source = source
         super().__init__(
-            source.names * self.variants,
-            source.channels,
-            source.dtype,
-            source.threads,
+            source.names * self.variants, source.channels, source.dtype, source.threads
         )
         self.skipped, self.labels = source.skipped, source.labels
         self.class_names = source.class_names

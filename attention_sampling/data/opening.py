@@ -31,22 +31,10 @@ _FORMATS: tuple[type[FileSource], ...] = (
 )
 # Files of a directory that are read, or else an error: also where their first bytes are
 # not those of an image, as in an empty file. Others are told by their first bytes.
-_SUFFIXES = (
-    *(".avif", ".bif", ".bmp", ".btf", ".czi", ".dcm", ".gif", ".h5", ".hdf5", ".heic"),
-    *(
-        ".j2k",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".mrxs",
-        ".ndpi",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-    ),
-    *(".ppm", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu", ".webp"),
-)
+_SUFFIXES = """
+.avif .bif .bmp .btf .czi .dcm .gif .h5 .hdf5 .heic .j2k .jp2 .jpeg .jpg .mrxs .ndpi .pbm
+.pgm .png .pnm .ppm .scn .svs .svslide .tif .tiff .vms .vmu .webp
+""".split()  # noqa: SIM905
 
 
 def open_source(
@@ -269,7 +257,7 @@ def _keep_images(paths: Iterable[str]) -> list[str]:
 def _is_image(path: str) -> bool:
     """Tell whether a file is meant to be an image, even if it is a broken one."""
     try:
-        return path.lower().endswith(_SUFFIXES) or _find_format(path) is not None
+        return path.lower().endswith(tuple(_SUFFIXES)) or _find_format(path) is not None
     except OSError:  # opening it tells what is wrong
         return True
 

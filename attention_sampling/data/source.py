@@ -190,10 +190,7 @@ class Source(abc.ABC):
         return view
 
     def read_patches(
-        self,
-        indices: npt.ArrayLike,
-        origins: npt.ArrayLike,
-        patch_size: int | Size,
+        self, indices: npt.ArrayLike, origins: npt.ArrayLike, patch_size: int | Size
     ) -> npt.NDArray[Any]:
         """Read windows at full resolution, several at once.
 

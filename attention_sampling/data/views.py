@@ -11,12 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attention_sampling.checks import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_pair,
-)
+from attention_sampling.checks import check_choice, check_count, check_flag, check_pair
 from attention_sampling.data.labels import encode_labels
 from attention_sampling.data.source import Source
 from attention_sampling.data.view_cache import view_reader

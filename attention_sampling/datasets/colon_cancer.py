@@ -80,11 +80,6 @@ class ColonCancer:
         return [sample.number for sample in self.samples]
 
     @property
-    def paths(self) -> list[str]:
-        """File of each image, as for ``attention_sampling.data.ImageFilesSource``."""
-        return [sample.path for sample in self.samples]
-
-    @property
     def labels(self) -> npt.NDArray[np.int32]:
         """Label of each image, (n_images,)."""
         return np.array([sample.label for sample in self.samples], dtype="int32")
@@ -225,10 +220,7 @@ def _read_image(path: Path) -> npt.NDArray[np.uint8]:
     """Return an image, (height, width, 3)."""
     from PIL import Image
 
-    with (
-        _reading(path, "a whole BMP file"),
-        Image.open(path, formats=["BMP"]) as image,
-    ):
+    with _reading(path, "a whole BMP file"), Image.open(path, formats=["BMP"]) as image:
         return np.asarray(image.convert("RGB"))
 
 

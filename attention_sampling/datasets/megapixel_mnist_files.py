@@ -28,11 +28,7 @@ from attention_sampling.data.hdf5_writer import open_to_write
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 from attention_sampling.files import replacing
 
-__all__ = [
-    "MegapixelMNISTFile",
-    "load_megapixel_mnist",
-    "write_megapixel_mnist",
-]
+__all__ = ["MegapixelMNISTFile", "load_megapixel_mnist", "write_megapixel_mnist"]
 
 _FILES = "train.h5", "test.h5"
 _FORMAT, _VERSION = "megapixel_mnist", 3

@@ -53,9 +53,7 @@ class SpeedLimits:
 
 
 def load_speed_limits(
-    directory: str | os.PathLike[str],
-    test_fraction: float = 0.25,
-    seed: int = 0,
+    directory: str | os.PathLike[str], test_fraction: float = 0.25, seed: int = 0
 ) -> SpeedLimits:
     """Load the labels of road scenes in one of two formats, told apart by their files.
 

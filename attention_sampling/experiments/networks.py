@@ -13,9 +13,7 @@ from attention_sampling.layers import SampleSoftmax
 SPEED_LIMITS_RECEPTIVE_FIELD = 9
 
 
-def speed_limits_attention(
-    channels: int = 3, smooth: float = 1e-4, name: str = "attention"
-) -> keras.Model:
+def speed_limits_attention(channels: int = 3) -> keras.Model:
     """Build the attention network of the paper's speed-limit experiment.
 
     Four 3x3 convolutions without padding, the largest score in every 8x8 block, and a
@@ -23,8 +21,6 @@ def speed_limits_attention(
 
     Args:
         channels: channels of the view, whose pixels are 0 to 255.
-        smooth: fraction of the uniform distribution in the attention map.
-        name: name of the model.
 
     Returns:
         Model from views (batch, height, width, channels) of any size to attention maps
@@ -45,12 +41,11 @@ def speed_limits_attention(
         x = keras.layers.Conv2D(filters, 3, activation="relu")(x)
     x = keras.layers.Conv2D(1, 3)(x)
     x = keras.layers.MaxPooling2D(8)(x)
-    return keras.Model(view, SampleSoftmax(True, smooth=smooth)(x), name=name)
+    attention = SampleSoftmax(True, smooth=1e-4)(x)
+    return keras.Model(view, attention, name="attention")
 
 
-def megapixel_mnist_attention(
-    channels: int = 1, smooth: float = 1e-5, name: str = "attention"
-) -> keras.Model:
+def megapixel_mnist_attention(channels: int = 1) -> keras.Model:
     """Build the attention network of the paper's Megapixel MNIST experiment.
 
     Three 3x3 convolutions with padding and a softmax over the map, which is as large as
@@ -67,13 +62,10 @@ def megapixel_mnist_attention(
     Reference:
         Katharopoulos and Fleuret 2019, section 4.2.
     """
-    rescaling = keras.layers.Rescaling(1 / 255)
-    return _three_convolutions(rescaling, channels, smooth, name)
+    return _three_convolutions(keras.layers.Rescaling(1 / 255), channels)
 
 
-def colon_cancer_attention(
-    channels: int = 3, smooth: float = 1e-5, name: str = "attention"
-) -> keras.Model:
+def colon_cancer_attention(channels: int = 3) -> keras.Model:
     """Build the attention network of the paper's colon cancer experiment.
 
     That of Megapixel MNIST on colour images, with pixels scaled to -1 to 1, as stained
@@ -89,7 +81,7 @@ def colon_cancer_attention(
         Katharopoulos and Fleuret 2019, section 4.3.
     """
     rescaling = keras.layers.Rescaling(1 / 127.5, offset=-1)
-    return _three_convolutions(rescaling, channels, smooth, name)
+    return _three_convolutions(rescaling, channels)
 
 
 def residual_features(
@@ -98,7 +90,6 @@ def residual_features(
     strides: Sequence[int] = (1, 2, 2, 2),
     first_stride: int = 1,
     center: bool = True,
-    name: str = "feature",
 ) -> keras.Model:
     """Build a pre-activation residual network with features of unit norm.
 
@@ -114,7 +105,6 @@ def residual_features(
             the pixels to the blocks, for patches whose detail allows it.
         center: batch-normalize the features before the norm, so that they differ in
             direction instead of having one in common. Not in the paper.
-        name: name of the model.
 
     Returns:
         Model from patches (batch, height, width, channels) to features
@@ -134,7 +124,7 @@ def residual_features(
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(patch)
     x = residual_stack(x, filters, strides, first_stride)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(patch, _unit_norm(x, center), name=name)
+    return keras.Model(patch, _unit_norm(x, center), name="feature")
 
 
 def residual_stack(
@@ -153,9 +143,7 @@ def residual_stack(
 
 
 def megapixel_mnist_features(
-    patch_shape: tuple[int, int, int],
-    center: bool = False,
-    name: str = "feature",
+    patch_shape: tuple[int, int, int], center: bool = False
 ) -> keras.Model:
     """Build the feature network of the paper's Megapixel MNIST experiment.
 
@@ -166,7 +154,6 @@ def megapixel_mnist_features(
         patch_shape: (height, width, channels) of the patches, at least 13 pixels each
             way, pixels 0 to 255.
         center: as in ``residual_features``.
-        name: name of the model.
 
     Returns:
         Model from patches (batch, height, width, channels) to features (batch, 32) of
@@ -189,13 +176,11 @@ def megapixel_mnist_features(
     # `MaxPooling2D` is faster, but of windows of 256 pixels and more TensorFlow 2.21 on
     # CPUs loses half of the gradient in bfloat16.
     x = keras.layers.GlobalMaxPooling2D()(x)
-    return keras.Model(patch, _unit_norm(x, center), name=name)
+    return keras.Model(patch, _unit_norm(x, center), name="feature")
 
 
 def colon_cancer_features(
-    patch_shape: tuple[int, int, int],
-    center: bool = False,
-    name: str = "feature",
+    patch_shape: tuple[int, int, int], center: bool = False
 ) -> keras.Model:
     """Build the feature network of the paper's colon cancer experiment.
 
@@ -206,7 +191,6 @@ def colon_cancer_features(
         patch_shape: (height, width, channels) of the patches, at least 11 pixels each
             way, pixels 0 to 255.
         center: as in ``residual_features``.
-        name: name of the model.
 
     Returns:
         Model from patches (batch, height, width, channels) to features (batch, 512) of
@@ -230,16 +214,17 @@ def colon_cancer_features(
     x = keras.layers.Flatten()(x)
     for _ in range(2):
         x = keras.layers.Dense(512, activation="relu")(x)
-    return keras.Model(patch, _unit_norm(x, center), name=name)
+    return keras.Model(patch, _unit_norm(x, center), name="feature")
 
 
-def _three_convolutions(rescaling, channels, smooth, name):
+def _three_convolutions(rescaling, channels):
     view = keras.Input((None, None, channels))
     x = rescaling(view)
     for _ in range(2):
         x = keras.layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
     x = keras.layers.Conv2D(1, 3, padding="same")(x)
-    return keras.Model(view, SampleSoftmax(True, smooth=smooth)(x), name=name)
+    attention = SampleSoftmax(True, smooth=1e-5)(x)
+    return keras.Model(view, attention, name="attention")
 
 
 def _unit_norm(x, center):

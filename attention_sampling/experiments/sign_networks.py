@@ -8,9 +8,7 @@ from attention_sampling.experiments.networks import convolution
 from attention_sampling.layers import SampleSoftmax
 
 
-def sign_attention(
-    channels: int = 3, smooth: float = 1e-4, name: str = "attention"
-) -> keras.Model:
+def sign_attention(channels: int = 3) -> keras.Model:
     """Build an attention network for small things in photographs.
 
     Batch-normalized convolutions, and a softmax over cells of 4 x 4 pixels of the view.
@@ -18,8 +16,6 @@ def sign_attention(
 
     Args:
         channels: channels of the view, whose pixels are 0 to 255.
-        smooth: fraction of the uniform distribution in the attention map.
-        name: name of the model.
 
     Returns:
         Model from views (batch, height, width, channels) of any size to attention maps
@@ -38,15 +34,12 @@ def sign_attention(
     x = _convolve(x, 32, size=1)
     # Starts even. Under mixed precision too, the softmax is that of exact scores.
     x = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", dtype="float32")(x)
-    attention = SampleSoftmax(True, smooth=smooth, dtype="float32")(x)
-    return keras.Model(view, attention, name=name)
+    attention = SampleSoftmax(True, smooth=1e-4, dtype="float32")(x)
+    return keras.Model(view, attention, name="attention")
 
 
 def sign_features(
-    patch_shape: tuple[int, int, int],
-    n_classes: int = 5,
-    center: bool = True,
-    name: str = "feature",
+    patch_shape: tuple[int, int, int], n_classes: int = 5, center: bool = True
 ) -> keras.Model:
     """Build a feature network that reads small signs, wherever in the patch they are.
 
@@ -62,7 +55,6 @@ def sign_features(
         patch_shape: (height, width, channels) of the patches, pixels 0 to 255.
         n_classes: kinds of images to tell apart.
         center: batch-normalize the responses before they get unit norm.
-        name: name of the model.
 
     Returns:
         Model from patches (batch, height, width, channels) to features (batch,
@@ -88,7 +80,8 @@ def sign_features(
     classes = keras.layers.Dense(
         n_classes, activation="softmax", dtype="float32", name="classes"
     )
-    return keras.Model(patch, keras.ops.power(classes(x), 5.0), name=name)
+    certainties = keras.ops.power(classes(x), 5.0)
+    return keras.Model(patch, certainties, name="feature")
 
 
 def _convolve(x: Any, filters: int, size: int = 3) -> Any:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_contract import area_average
 
-from attention_sampling.data.area import AreaAverage, average_area
+from attention_sampling.data.area import AreaAverage
 
 
 def cut(extent, lengths):
@@ -50,14 +50,6 @@ def test_largest_values_do_not_overflow(dtype):
     average = AreaAverage((600, 70), (2, 3), channels=1)
     average.add(0, 0, image)
     np.testing.assert_allclose(average.result(), highest, rtol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(7, 5), (3, 5), (1, 1), (7, 2)])
-def test_an_image_in_memory_at_once(rng, size):
-    image = rng.integers(0, 256, (7, 5, 2), dtype="uint8")
-    np.testing.assert_allclose(
-        average_area(image, size), area_average(image, size), rtol=1e-6
-    )
 
 
 def test_bounds_of_very_large_images_are_exact():

@@ -12,12 +12,7 @@ import tifffile
 from PIL import Image
 
 from attention_sampling.__main__ import main
-from attention_sampling.data import (
-    ArraySource,
-    HDF5Source,
-    SourceError,
-    check,
-)
+from attention_sampling.data import ArraySource, HDF5Source, SourceError, check
 
 
 @pytest.fixture(autouse=True)
@@ -266,24 +261,6 @@ def test_numbers_that_are_none(capsys, command, option, smallest, value):
         f"argument {option}: must be an integer of at least {smallest}. "
         f"Received: {value}\n"
     )
-
-
-def test_other_files_of_a_folder_stop_no_command(files):
-    for name in ("labels.csv", "Thumbs.db", "note.txt", ".hidden"):
-        Path(name).write_text("a.png,1")
-    for argument in (".", "*"):
-        status, lines, errors = run("info", argument)
-        assert (status, len(lines), errors) == (0, 5, [])
-        status, lines, errors = run("check", argument)
-        assert (status, errors) == (0, [])
-        assert lines[0].startswith("3 files: 4 images")
-    Path("labels.csv").rename("empty.jpg")
-    os.truncate("empty.jpg", 0)
-    status, lines, _ = run("check", ".")
-    assert status == 1
-    assert "empty.jpg: this is no image of a known format" in lines[0]
-    status, lines, _ = run("check", "note.txt", "a.png")
-    assert (status, lines[0]) == (1, "note.txt: this is no image of a known format")
 
 
 def test_alpha_among_colours_is_left_out_by_an_option():

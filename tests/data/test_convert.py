@@ -3,23 +3,18 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from processes import REPOSITORY, run, start
 from raw_files import RawSource, write
-from source_contract import draw_images
+from source_contract import area_average, draw_images
 
-import attention_sampling
 from attention_sampling.data import ArraySource, HDF5Source, SourceError, hdf5_writer
 from attention_sampling.data.area import halve_window
 from attention_sampling.data.convert import convert
-
-REPOSITORY = Path(attention_sampling.__file__).parents[1]
 
 
 def noise(rng, height, width, channels=1, dtype="uint8"):
@@ -28,19 +23,6 @@ def noise(rng, height, width, channels=1, dtype="uint8"):
 
 def read(source, index, level=0):
     return source.read_window(index, level, (0, 0), source.levels(index)[level])
-
-
-def halve(image):
-    """Average an image to half its extents, by the areas the pixels cover."""
-    image = image.astype("float64")
-    for axis in (0, 1):
-        n = image.shape[axis]
-        m = (n + 1) // 2
-        j, i = np.arange(m)[:, None], np.arange(n)
-        covered = np.minimum((j + 1) * n / m, i + 1) - np.maximum(j * n / m, i)
-        weights = np.maximum(covered, 0) * m / n
-        image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
-    return image
 
 
 @pytest.fixture
@@ -93,7 +75,8 @@ def test_levels_are_area_averages(rng, tmp_path, dtype, size, monkeypatch):
     with HDF5Source(tmp_path / "a.h5") as source:
         assert len(source.levels(0)) > 1
         for level in range(1, len(source.levels(0))):
-            expected = halve(read(source, 0, level - 1))
+            above = read(source, 0, level - 1)
+            expected = area_average(above, source.levels(0)[level])
             found = read(source, 0, level).astype("float64")
             scale = abs(expected).max()
             rounding = 0.52 if np.dtype(dtype).kind in "iu" else 1e-6 * scale
@@ -235,18 +218,12 @@ for _ in range(2):
 
 @pytest.mark.parametrize("compression", ["gzip", "lzf"])
 def test_disk_that_is_full(tmp_path, compression):
-    done = subprocess.run(
-        [sys.executable, "-c", DISK_FULL, tmp_path / "a.h5", compression],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert done.stdout.count("The file cannot be written") == 2
-    assert "File too large" in done.stdout
-    assert "Make room on the disk" in done.stdout
+    words = "-c", DISK_FULL, tmp_path / "a.h5", compression
+    status, printed, errors = run(*words)
+    assert (status, errors) == (0, "")
+    assert printed.count("The file cannot be written") == 2
+    assert "File too large" in printed
+    assert "Make room on the disk" in printed
     assert list(tmp_path.iterdir()) == []
 
 
@@ -285,17 +262,12 @@ def slow(tmp_path, rng):
     images = [noise(rng, 90, 70) for _ in range(COUNT)]
     paths = [write(tmp_path / f"in/{n}.raw", image) for n, image in enumerate(images)]
 
-    def start(wait_at=-1):
-        return subprocess.Popen(
-            [sys.executable, "-c", SLOW, tmp_path / "out/a.h5", str(wait_at), *paths],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
-        )
+    def begin(wait_at=-1):
+        words = "-c", SLOW, tmp_path / "out/a.h5", wait_at, *paths
+        return start(*words, path=[REPOSITORY / "tests"])
 
-    start.images = images
-    return start
+    begin.images = images
+    return begin
 
 
 def wait_for(process, text):

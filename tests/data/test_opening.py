@@ -4,8 +4,6 @@ import errno
 import importlib.util
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -13,8 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from source_contract import SLIDE, needs_slide
 
-import attention_sampling
 from attention_sampling.data import (
     HDF5Source,
     ImageFilesSource,
@@ -25,11 +23,6 @@ from attention_sampling.data import (
 )
 from attention_sampling.data import tiff as tiff_module
 from attention_sampling.data.opening import find_files
-
-REPOSITORY = Path(attention_sampling.__file__).parents[1]
-DATA = REPOSITORY.parent / "shared/data"
-SLIDE = DATA / "slides/CMU-1-Small-Region.svs"
-needs_slide = pytest.mark.skipif(not SLIDE.is_file(), reason=f"no slide at {SLIDE}")
 
 
 @pytest.fixture(autouse=True)
@@ -213,10 +206,7 @@ def test_parts_of_a_mrxs_slide_are_left_out():
         ("none/*.png", r"none/\*\.png: no image fits this pattern"),
         ("empty", "empty: this is a directory without images"),
         (Path("only_hidden"), "only_hidden: this is a directory without images"),
-        (
-            "outer",
-            r"outer: .* images deeper inside, .* 'outer/\*\*/\*\.png'",
-        ),
+        ("outer", r"outer: .* images deeper inside, .* 'outer/\*\*/\*\.png'"),
         (["empty", "outer", "none/*"], "empty: this is a directory without images"),
         ("words", "words: this is a directory without images"),
         ("words/*.csv", r"words/\*\.csv: no image fits this pattern"),
@@ -315,18 +305,3 @@ def test_a_slide_cut_off_is_an_error_or_left_out(share):
         assert type(source) is OpenSlideSource
         assert source.names == ("b.svs",)
         assert source.skipped[0][0] == "a.svs"
-
-
-# Starting fast
-
-
-def test_opening_images_loads_no_network():
-    write_image("a.png")
-    code = (
-        "import sys; from attention_sampling.data import open_source, views\n"
-        "open_source('a.png').read_view(0, 1)\n"
-        "loaded = {'keras', 'tensorflow', 'skimage', 'openslide'} & set(sys.modules)\n"
-        "assert not loaded, loaded"
-    )
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

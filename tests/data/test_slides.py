@@ -2,20 +2,22 @@
 
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import openslide
 import pytest
 import tifffile
-from source_contract import SourceContract, check_windows, draw_images, open_files
+from source_contract import (
+    SLIDE,
+    SourceContract,
+    check_windows,
+    draw_images,
+    needs_slide,
+    open_files,
+)
 
-import attention_sampling
 from attention_sampling.data import OpenSlideSource, SourceError, TiffSource
 
-REPOSITORY = Path(attention_sampling.__file__).parents[1]
-SLIDE = REPOSITORY.parent / "shared/data/slides/CMU-1-Small-Region.svs"
-needs_slide = pytest.mark.skipif(not SLIDE.is_file(), reason=f"no slide at {SLIDE}")
 TILED = {"tile": (64, 48), "photometric": "rgb", "metadata": None}
 
 
@@ -191,15 +193,6 @@ def refuse(path, match):
         OpenSlideSource(path)
     assert str(path) in str(caught.value)
     assert open_files(path.parent) == []
-
-
-@needs_slide
-def test_a_slide_cut_in_half_is_refused(tmp_path):
-    path = tmp_path / "half.svs"
-    path.write_bytes(SLIDE.read_bytes()[: SLIDE.stat().st_size // 2])
-    with OpenSlideSource([path, SLIDE], on_error="skip") as source:
-        assert source.paths == (str(SLIDE),)
-        assert [name for name, _ in source.skipped] == [str(path)]
 
 
 @needs_slide

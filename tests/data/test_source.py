@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import run_code
 from raw_files import write_all
 from source_contract import check_windows, draw_images
 
@@ -263,9 +262,4 @@ sys.exit(status)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_reads_though_a_thread_held_the_lock(tmp_path, rng):
     paths = write_all(tmp_path, draw_images(rng, [(20, 30), (10, 12)], 3, "uint8"))
-    subprocess.run(
-        [sys.executable, "-c", FORK, *paths],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        check=True,
-        timeout=60,
-    )
+    run_code(FORK, *paths, path=[Path(__file__).parents[1]])

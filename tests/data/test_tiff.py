@@ -2,24 +2,23 @@
 
 import os
 import struct
-import subprocess
-import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image as PillowImage
-from source_contract import SourceContract, check_windows, draw_images, open_files
+from processes import run
+from source_contract import (
+    SLIDE,
+    SourceContract,
+    check_windows,
+    draw_images,
+    open_files,
+)
 
-import attention_sampling
 from attention_sampling.data import SourceError, TiffSource, tiff_level
-
-REPOSITORY = Path(attention_sampling.__file__).parents[1]
-SLIDE = REPOSITORY.parent / "shared/data/slides/CMU-1-Small-Region.svs"
-needs_slide = pytest.mark.skipif(not SLIDE.is_file(), reason=f"no slide at {SLIDE}")
 
 
 def write(path, image, **keywords):
@@ -308,31 +307,11 @@ def test_a_plain_install_reads_without_a_word_all_but_rare_compressions(
     tifffile.imread(tmp_path / "odd.tif")
     assert "invalid data type" in caplog.text  # which tifffile by itself prints
     slides = [str(SLIDE)] if SLIDE.is_file() else []
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PLAIN_INSTALL, *names, *slides],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "imagecodecs is missing" in result.stdout
-    assert "pip install 'keras-attention-sampling[slides]'" in result.stdout
-
-
-# A real slide
-
-
-@needs_slide
-def test_windows_of_a_real_slide_are_those_of_its_decoding(rng):
-    decoded = tifffile.imread(SLIDE)
-    with TiffSource(SLIDE, threads=2) as source:
-        assert source.levels(0) == ((2967, 2220),)
-        assert source.block(0, 0) == (240, 240)
-        check_windows(source, [decoded], rng, count=40)
-        view = source.read_view(0, (10, 8))
-    np.testing.assert_allclose(view.mean(), decoded.mean(), rtol=1e-5)
+    words = "-W", "error", "-c", PLAIN_INSTALL, *names, *slides
+    status, printed, errors = run(*words, cwd=tmp_path)
+    assert (status, errors) == (0, "")
+    assert "imagecodecs is missing" in printed
+    assert "pip install 'keras-attention-sampling[slides]'" in printed
 
 
 # Broken files

@@ -109,10 +109,7 @@ class Trap:
         return os.abort, ()
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [flip_a_pixel, cut, remove, pickled],
-)
+@pytest.mark.parametrize("harm", [flip_a_pixel, cut, remove, pickled])
 def test_a_broken_view_is_read_anew_and_replaced(paths, cache, harm):
     source = CountingSource(paths[:1])
     views, _ = read_all(source, cache)

@@ -1,13 +1,12 @@
 import gc
-import random
 import weakref
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from source_contract import SLIDE, needs_slide
 
 from attention_sampling.data import ArraySource, Dihedral, SourceError
 from attention_sampling.data import views as views_module
@@ -21,9 +20,6 @@ from attention_sampling.data.views import (
 )
 
 SIZE, VIEW = (40, 60), (8, 12)
-SLIDE = (
-    Path(__file__).parents[3] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
-)
 
 
 @pytest.fixture
@@ -301,9 +297,8 @@ def test_view_dataset_refuses(source, keywords, message):
         view_dataset(**{"source": source, "size": VIEW, **keywords})
 
 
+@needs_slide
 def test_views_of_a_real_slide(tmp_path):
-    if not SLIDE.exists():
-        pytest.skip("the slides are not here")
     pytest.importorskip("openslide")
     from attention_sampling.data import OpenSlideSource
 
@@ -339,31 +334,6 @@ def test_views_in_memory_go_with_their_dataset(monkeypatch):
 
 
 # Which images, in which order
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3, 10])
-def test_parts_are_disjoint_and_everything_and_of_even_size(workers):
-    parts = [choose_images(10, shard=(workers, number)) for number in range(workers)]
-    assert sorted(np.concatenate(parts)) == list(range(10))
-    sizes = [len(part) for part in parts]
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_no_seed_is_a_seed_from_python_s_random():
-    def epochs():
-        next_epoch = image_order(choose_images(50), shuffle=True)
-        return [next_epoch().tolist() for _ in range(2)]
-
-    random.seed(1)
-    first, other = epochs(), epochs()
-    random.seed(1)
-    assert epochs() == first
-    assert first != other
-
-
-def test_without_shuffling_every_epoch_is_the_same():
-    next_epoch = image_order(choose_images(5, [4, 0]))
-    assert [next_epoch().tolist() for _ in range(2)] == [[4, 0], [4, 0]]
 
 
 @pytest.mark.parametrize(

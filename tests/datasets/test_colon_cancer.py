@@ -59,7 +59,8 @@ def test_labels_and_nuclei(tree):
     assert data.numbers == list(range(1, 13))  # not as names sort
     assert data.labels.dtype == np.int32
     assert data.labels.tolist() == [0, 0, 1] * 4
-    assert data.paths == [str(file_of(tree, number)) for number in range(1, 13)]
+    paths = [sample.path for sample in data.samples]
+    assert paths == [str(file_of(tree, number)) for number in range(1, 13)]
     image = data.samples[1]
     assert (image.number, image.label) == (2, 0)
     assert tuple(image.nuclei) == NUCLEUS_CLASSES
@@ -103,7 +104,7 @@ def test_images_in_the_order_that_is_wanted(tree):
     with pytest.raises(ValueError, match="no image to read"):
         read_images([])
     expected = images[0].reshape(8, 5, 10, 5, 3).mean(axis=(1, 3))
-    with ImageFilesSource(data.paths) as on_disk:
+    with ImageFilesSource([sample.path for sample in data.samples]) as on_disk:
         for view in (
             on_disk.read_view(4, (8, 10)),
             ArraySource(images).read_view(0, (8, 10)),

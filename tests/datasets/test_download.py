@@ -3,17 +3,14 @@
 import hashlib
 import io
 import os
-import subprocess
 import sys
-import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from processes import start, wait_until
 
-import attention_sampling
 from attention_sampling.datasets.download import download_swedish
 
 TEXT = b"empty.jpg:\n"
@@ -25,7 +22,6 @@ WHOLE = [
     "Set1/Set1Part0/one.jpg",
     *SHARED[1:],
 ]
-REPOSITORY = Path(attention_sampling.__file__).parents[1]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -180,17 +176,10 @@ def test_a_killed_download_starts_again(server, fetch, tmp_path):
         "from attention_sampling.datasets.download import download_swedish\n"
         f"download_swedish({str(tmp_path / 'new')!r}, {server.url!r}, False, {MD5})"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY)
-    try:
-        deadline = time.monotonic() + 60
-        while not any((tmp_path / "new" / "Set1").glob(".Set1Part0.*.part.zip")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.wait()
-        server.stop.set()
+    begun = (tmp_path / "new" / "Set1").glob
+    with start("-c", code) as process:
+        wait_until(lambda: any(begun(".Set1Part0.*.part.zip")), process)
+    server.stop.set()
     server.stop = None
     fetch()
     assert files_in(tmp_path) == WHOLE

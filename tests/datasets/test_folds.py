@@ -94,12 +94,7 @@ def test_a_split_that_cannot_be(train_on, test_on, message):
 
 @pytest.mark.parametrize(
     ("text", "numbers"),
-    [
-        ("7", {7}),
-        ("1-3,60", {1, 2, 3, 60}),
-        (" 5 , 1 - 2,2-2", {1, 2, 5}),
-        ("0", {0}),
-    ],
+    [("7", {7}), ("1-3,60", {1, 2, 3, 60}), (" 5 , 1 - 2,2-2", {1, 2, 5}), ("0", {0})],
 )
 def test_ids_there_and_back(text, numbers):
     assert parse_ids(text) == numbers

@@ -1,11 +1,11 @@
 """Images of Megapixel MNIST, and the files of MNIST that they are made from."""
 
 import gzip
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from source_contract import area_average
 
 from attention_sampling.datasets.megapixel_mnist import MegapixelMNIST
 from attention_sampling.datasets.mnist import read_mnist
@@ -129,20 +129,6 @@ def test_noise_is_strokes_of_nearly_full_brightness(make):
 # Views
 
 
-def average_slowly(image, size):
-    """Average areas with exact borders, pixel by pixel."""
-    weights = []
-    for length, low in zip(image.shape, size, strict=True):
-        scale = Fraction(length, low)
-        overlap = [
-            [max(min((i + 1) * scale, j + 1) - max(i * scale, j), 0) / scale
-             for j in range(length)]
-            for i in range(low)
-        ]  # fmt: skip
-        weights.append(np.array(overlap, "float64"))
-    return weights[0] @ image.astype("float64") @ weights[1].T
-
-
 @pytest.mark.parametrize(
     ("size", "low"),
     [
@@ -155,7 +141,7 @@ def test_view_is_the_mean_of_each_area(make, size, low):
     data = make(count=2, size=size, noise_patches=20)
     view = data.view(1, low)
     assert view.dtype == np.float32
-    expected = average_slowly(data.image(1)[..., 0], low)[..., np.newaxis]
+    expected = area_average(data.image(1), low)
     np.testing.assert_allclose(view, expected, rtol=1e-6, atol=1e-10)
 
 

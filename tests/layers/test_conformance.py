@@ -317,10 +317,7 @@ def as_list(outputs):
 # Building graphs is what takes long. Every case runs eagerly each time, and its graphs
 # with the slow tests; the graphs of the first two each time, of others never, as they
 # differ from those of another case in their formulas alone.
-OFTEN = {
-    "AttentionSampling",
-    "AttentionSampling, all cells from a source",
-}
+OFTEN = {"AttentionSampling", "AttentionSampling, all cells from a source"}
 NEVER = {
     "SamplePatches of logits with origins, from the top",
     "Expectation with replacement",

@@ -4,12 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from enumeration import (
-    enumerate_draws,
-    enumerate_variance,
-    logits_of,
-    proposal_of,
-)
+from enumeration import enumerate_draws, enumerate_variance, logits_of, proposal_of
 from gradients import value_and_gradients
 from keras import ops
 

@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from enumeration import (
-    enumerate_draws,
-    enumerate_variance,
-    logits_of,
-    proposal_of,
-)
+from enumeration import enumerate_draws, enumerate_variance, logits_of, proposal_of
 from gradients import value_and_gradients
 from keras import ops
 
@@ -550,8 +545,7 @@ def test_extreme_attention_gives_finite_values_and_gradients(
     features = rng.normal(size=(1, attention.size, DIM)).astype("float32")
     estimate = dataclasses.replace(estimate, normalize=proposed)
     value, gradients = value_and_gradients(
-        lambda f, a: estimate(f, a, *[0.5 * a + 1e-7] * proposed),
-        [features, attention],
+        lambda f, a: estimate(f, a, *[0.5 * a + 1e-7] * proposed), [features, attention]
     )
     assert np.isfinite(value).all()
     for gradient in gradients:

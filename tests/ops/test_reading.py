@@ -8,7 +8,6 @@ import pytest
 import reference
 from keras import ops
 
-from attention_sampling import ExtractPatches
 from attention_sampling.data import ArraySource
 from attention_sampling.ops.reading import PatchReader
 
@@ -22,27 +21,6 @@ def images_of(dtype="uint8", channels=3):
 
 def source_of(dtype="uint8", channels=3, **keywords):
     return ArraySource(images_of(dtype, channels), **keywords)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("threads", [1, 4])
-def test_patches_are_zero_padded_slices(dtype, threads):
-    images = images_of(dtype)
-    reader = PatchReader(ArraySource(images, threads=threads))
-    index = np.array([1, 0, 1, 2], "int32")
-    origins = np.random.default_rng(1).integers(-6, 30, (4, 5, 2)).astype("int32")
-    patches = reader.read_patches(ops.array(index), ops.array(origins), (5, 6))
-    in_memory = ExtractPatches((5, 6))(
-        [ops.convert_to_tensor(images[1][None]), ops.array(origins[:1])]
-    )
-    assert patches.dtype == in_memory.dtype
-    patches = ops.convert_to_numpy(patches)
-    assert patches.shape == (4, 5, 5, 6, 3)
-    for sample, window in np.ndindex(4, 5):
-        expected = reference.window(
-            images[index[sample]], origins[sample, window], (5, 6)
-        )
-        np.testing.assert_array_equal(patches[sample, window], expected)
 
 
 @pytest.mark.parametrize("receptive_field", [0, 3])
@@ -116,22 +94,6 @@ def test_windows_are_placed_in_the_images_of_the_source_bound_last():
         assert ops.convert_to_numpy(origins)[0, 0].tolist() == origin
 
 
-@pytest.mark.parametrize(
-    ("other", "received"),
-    [
-        (source_of(channels=1), "1 channels of uint8"),
-        (source_of("uint16"), "3 channels of uint16"),
-    ],
-)
-def test_refuses_to_bind_a_source_of_another_kind(other, received):
-    reader = PatchReader(source_of())
-    message = f"Expected: 3 channels of uint8. Received: {received}"
-    with pytest.raises(ValueError, match=message):
-        reader.bind(other)
-    # It goes on with the one it had.
-    reader.read_patches(ops.array([0]), ops.array([[[0, 0]]]), (2, 2))
-
-
 NO_SOURCES = {
     "path": "slide.svs",
     "array": np.zeros((2, 4, 4, 3), "uint8"),
@@ -150,15 +112,3 @@ def test_refuses_what_is_no_source(source):
         PatchReader(source)
     with pytest.raises(TypeError, match=message):
         PatchReader(source_of()).bind(source)
-
-
-@pytest.mark.parametrize("number", [-1, 3])
-def test_refuses_numbers_of_no_image(number):
-    reader = PatchReader(source_of())
-    message = rf"holds images 0 to 2\. Received: index={number}"
-    with pytest.raises(IndexError, match=message):
-        reader.read_patches(ops.array([number]), ops.array([[[0, 0]]]), (2, 2))
-    with pytest.raises(IndexError, match=message):
-        reader.window_origins(
-            ops.array([number]), ops.array([[0]]), (1, 1), (1, 1), (1, 1), 0
-        )

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 
 import keras
 import numpy as np
@@ -18,8 +17,6 @@ def convolutional_network(
     filters: Sequence[int] = (32, 32, 32),
     strides: Sequence[int] = (2, 2, 2),
     first_stride: int = 1,
-    dtype: str = "uint8",
-    name: str = "cnn",
 ) -> keras.Model:
     """Build a residual network that looks at a whole image: the baseline CNN.
 
@@ -33,12 +30,9 @@ def convolutional_network(
         strides: stride of each residual block.
         first_stride: stride of the convolution before the blocks; 2 leaves a quarter of
             the pixels, and of the memory, to all that follows.
-        dtype: of the images. Keras converts those of another one to it: floats to uint8
-            lose their fractions.
-        name: name of the model.
 
     Returns:
-        Model from images (batch, height, width, channels) of that dtype to features
+        Model from images (batch, height, width, channels) uint8 to features
         (batch, filters[-1]), their norm as it is.
 
     Example:
@@ -51,11 +45,11 @@ def convolutional_network(
         Katharopoulos and Fleuret 2019, section 4.1.1; He et al. 2016, *Identity mappings
         in deep residual networks*.
     """
-    image = keras.Input(image_shape, dtype=dtype)
+    image = keras.Input(image_shape, dtype="uint8")
     x = image if scale == 1 else AreaDownsampling(scale)(image)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
     x = networks.residual_stack(x, filters, strides, first_stride)
-    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name=name)
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name="cnn")
 
 
 @keras.saving.register_keras_serializable(package="attention_sampling")
@@ -131,10 +125,6 @@ def _block_weights(old, new):
     """
     blocks = math.gcd(old, new)
     old, new = old // blocks, new // blocks
-    covered = Fraction(old, new)
-    pixel = np.arange(old)
-    weights = [
-        np.minimum((row + 1) * covered, pixel + 1) - np.maximum(row * covered, pixel)
-        for row in range(new)
-    ]
-    return (np.maximum(np.array(weights, "float64"), 0) / float(covered)).astype("f")
+    # Each old pixel in `new` pieces, each new one the mean of `old` of them.
+    pieces = np.eye(old, dtype="f").repeat(new, axis=0)
+    return pieces.reshape(new, old, old).mean(axis=1)

@@ -56,11 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="to measure of each model (default: %(default)s)",
     )
     parser.add_argument(
-        "--profile",
-        action="store_true",
-        help="also write traces of TensorFlow's profiler, for TensorBoard",
-    )
-    parser.add_argument(
         "--output",
         default="runs/cost",
         metavar="DIR",
@@ -95,12 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         rows = []
         try:
             for row in measure(
-                names,
-                subject,
-                reference,
-                arguments.batch_size,
-                arguments.steps,
-                str(output / "profile") if arguments.profile else None,
+                names, subject, reference, arguments.batch_size, arguments.steps
             ):
                 print(_describe(row), flush=True)
                 rows.append(row)

@@ -62,12 +62,7 @@ class Worker:
 
 
 def measure(
-    names: Sequence[str],
-    subject: str,
-    reference: str,
-    batch_size: int,
-    steps: int,
-    traces: str | None = None,
+    names: Sequence[str], subject: str, reference: str, batch_size: int, steps: int
 ) -> Iterator[Row]:
     """Measure time and memory a sample.
 
@@ -80,7 +75,6 @@ def measure(
         reference: the one that ratios are to. It is measured even if it is not named.
         batch_size: images a step.
         steps: to measure of each, at least.
-        traces: directory for traces of TensorFlow's profiler, None for none.
 
     Yields:
         A row for each model, the reference last: ``method``, ``batch_size``, ``steps``;
@@ -103,16 +97,12 @@ def measure(
                 with Worker(name, subject, reference, batch_size) as worker:
                     ratios = [_take_turns(worker, partner, n) for n in range(turns)]
                     yield _row(name, batch_size, worker, partner, ratios)
-                    if traces is not None:
-                        worker.ask("trace", f"{traces}/{name}")
             except (MemoryError, BrokenProcessPool) as error:
                 reason = f"out of memory: {error}"
                 yield {"method": name, "batch_size": batch_size, "reason": reason}
         while len(partner.steps) < steps:
             partner.take_turn()
         yield _row(reference, batch_size, partner, partner, [1.0])
-        if traces is not None:
-            partner.ask("trace", f"{traces}/{reference}")
 
 
 def _take_turns(worker: Worker, partner: Worker, number: int) -> float:

@@ -120,18 +120,6 @@ class Measurement:
         """
         return _read_megabytes("VmHWM") - self._resident
 
-    def trace(self, directory: str) -> None:
-        """Write some steps as TensorFlow's profiler sees them, for TensorBoard."""
-        import tensorflow as tf
-
-        tf.profiler.experimental.start(directory)
-        try:
-            for number in range(STEPS_A_TURN):
-                with tf.profiler.experimental.Trace("step", step_num=number, _r=1):
-                    self._step()
-        finally:
-            tf.profiler.experimental.stop()
-
     @staticmethod
     def _load_libraries() -> None:
         """Take a step of a tiny network: libraries are loaded and threads started."""
