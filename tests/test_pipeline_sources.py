@@ -20,6 +20,7 @@ from attention_sampling import (
 from attention_sampling.backend import all_layers
 from attention_sampling.data import ArraySource, SourceError
 from attention_sampling.data.labels import label_images
+from attention_sampling.layers.attention_sampling import sampling_layers
 from attention_sampling.visualize import explain
 
 BACKEND = keras.backend.backend()
@@ -238,12 +239,15 @@ def test_set_source_refuses_what_does_not_fit():
         set_source(model, ArraySource(images_of()))
     with pytest.raises(ValueError, match=r"to take patches from tensors.*source=\.\."):
         model.layers[2].set_source(ArraySource(images_of()))
-    model = model_of(ArraySource(images_of()))
+    source = ArraySource(images_of())
+    model = model_of(source)
     for other in (images_of("float32"), np.zeros((5, 20, 19, 3), "uint8")):
         with pytest.raises(ValueError, match="of the kind the model was built for"):
             set_source(model, ArraySource(other))
     with pytest.raises(TypeError, match="must be an image source"):
         set_source(model, "images/*.tif")
+    [layer] = sampling_layers(model)
+    assert layer.source is source  # it goes on with the one it had
 
 
 def test_labels_of_another_source_must_count_the_same_classes():

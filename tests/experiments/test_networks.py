@@ -51,6 +51,11 @@ def test_a_cell_sees_what_its_window_is_centred_on(attention_network, rng):
     assert ops.convert_to_numpy(origins).tolist() == [[[24, 40]]]
 
 
+def test_blocks_and_strides_must_match():
+    with pytest.raises(ValueError, match="shorter"):
+        residual_features((24, 24, 3), filters=(8, 8), strides=(1,))
+
+
 @pytest.mark.parametrize(
     ("build", "channels"), [(megapixel_mnist_attention, 1), (colon_cancer_attention, 3)]
 )

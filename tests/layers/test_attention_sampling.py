@@ -318,6 +318,15 @@ def test_metrics_are_reported_beside_the_loss(arguments):
     assert feature_model_of().metrics_names == ["loss"]
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX keeps none")
+def test_metrics_are_refused_in_training_on_jax():
+    model = feature_model_of(metrics=True)
+    x = tiny_images(3)
+    assert len(model.predict(x, verbose=0)) == 3
+    with pytest.raises(ValueError, match="Keras on JAX keeps no metrics of layers"):
+        model.fit(x, np.zeros((3, 3), "float32"), verbose=0)
+
+
 # Prediction from every cell
 
 

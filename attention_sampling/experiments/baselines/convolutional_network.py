@@ -125,6 +125,8 @@ def _block_weights(old, new):
     """
     blocks = math.gcd(old, new)
     old, new = old // blocks, new // blocks
-    # Each old pixel in `new` pieces, each new one the mean of `old` of them.
-    pieces = np.eye(old, dtype="f").repeat(new, axis=0)
-    return pieces.reshape(new, old, old).mean(axis=1)
+    row, pixel = np.arange(new)[:, None], np.arange(old)
+    # In whole numbers: a new pixel is `old` long, an old one `new`.
+    ends = np.minimum((row + 1) * old, (pixel + 1) * new)
+    covered = np.maximum(ends - np.maximum(row * old, pixel * new), 0)
+    return (covered / old).astype("f")
