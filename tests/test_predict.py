@@ -9,6 +9,7 @@ from PIL import Image
 from processes import COMMANDS, interrupt, read_table, run, start, wait_until
 
 from attention_sampling import SampleSoftmax, attention_sampling
+from attention_sampling.__main__ import main
 from attention_sampling.data import open_source
 
 if keras.backend.backend() != "tensorflow":
@@ -92,15 +93,17 @@ def test_interrupted_it_keeps_the_table_of_what_was_done(trained):
     assert not list(output.glob("*.part*"))
 
 
-def test_what_cannot_be_predicted_is_one_line(trained):
+def test_what_cannot_be_predicted_is_one_line(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
     for arguments, message in [
         (("none.keras", "pets"), "none.keras"),
         (("pets/dog/b.jpg", "pets"), "damaged, or none"),
         (("pets", "pets"), "Expected: a .keras file"),
         (("model.keras", "nowhere.jpg"), "nowhere.jpg: there is no such file"),
     ]:
-        code, printed, errors = predict(trained, *arguments)
-        assert (code, printed) == (2, "")
+        assert main(["predict", *arguments]) == 2
+        printed, errors = capsys.readouterr()
+        assert printed == ""
         [line] = errors.splitlines()
         assert line.startswith("error: ")
         assert message in line
