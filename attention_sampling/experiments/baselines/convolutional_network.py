@@ -32,8 +32,8 @@ def convolutional_network(
             the pixels, and of the memory, to all that follows.
 
     Returns:
-        Model from images (batch, height, width, channels) uint8 to features
-        (batch, filters[-1]), their norm as it is.
+        Model from images (batch, height, width, channels) uint8 to features (batch,
+        filters[-1]), their norm as it is.
 
     Example:
 
